@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
 
 from browsing import serious
 from captune.core.options.library import EditOptions
-from captune.library.history import Draft
+from captune.library.history import Draft, editing
 from captune.library.library import Library
+from captune.library.listing import keyword_counts
+from captune.library.vectors import VectorFile
 from captune.server.connections import Connection
 from captune.server.editor.app import create_editor
 
@@ -213,6 +216,58 @@ def test_every_change_of_find_and_replace_is_shown_first(page: Page, server: Ser
     assert server.texts(205)[0] == ("a dgo number 205", "draft")
 
 
+class Matcher:
+    """An embedder of a library whose vectors of texts are that of image 100."""
+
+    def __init__(self, library: Library) -> None:
+        self.file = VectorFile(library.database, "m", "", 2)
+        angles = np.arange(1, COUNT + 1) * np.pi / COUNT
+        self.rows = np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
+        self.file.add(range(1, COUNT + 1), self.rows)
+
+    def vectors_of(self, texts: list[str]) -> np.ndarray:
+        return np.repeat(self.rows[99:100], len(texts), 0)
+
+
+@needs_browser
+def test_images_are_found_by_meaning_and_changed_all_at_once(page: Page, server: Server) -> None:
+    library = server.library
+    mode = page.get_by_label("Search", exact=True)
+    assert mode.is_hidden()  # there are no vectors
+    library._embedders["m"] = Matcher(library)  # type: ignore[assignment]
+    page.reload()
+    mode.select_option("meaning")
+    page.get_by_label("What to search (/)").fill("a dog")
+    page.locator('[data-place="0"][data-image="100"] img[src]').wait_for()
+    page.locator('[data-image="102"] .picture').dblclick()
+    page.get_by_role("button", name="Images like this one (L)").click()
+    page.locator('[data-place="0"][data-image="102"] img[src]').wait_for()
+    count = library.database.connection.execute(
+        "SELECT count(DISTINCT image) FROM captions WHERE current AND model = 'large'"
+    ).fetchone()[0]
+    page.get_by_label("Written by").select_option("large")
+    page.get_by_text(f"{count} of {COUNT} images").wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".card").first.focus()
+    page.keyboard.press("b")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Approve 9").wait_for()  # some are approved or rejected already
+    dialog.get_by_label("What to do").select_option("add")
+    dialog.get_by_label("Keywords").fill("near, far")
+    dialog.get_by_role("button", name=f"Add to {count} images").click()
+    page.locator('[data-image="102"] .keywords').get_by_text("far, near").wait_for()
+    assert dict(keyword_counts(library.database.connection))["near"] == count
+    with editing(Library(library.folder).database, "bob", "elsewhere") as editor:  # as another process does
+        editor.set_mark(102, "seen by bob")
+    page.locator('[data-image="102"] .mark').get_by_text("seen by bob").wait_for()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text(f"Undone: add “near, far” ({count} images)").wait_for()
+    assert "near" not in dict(keyword_counts(library.database.connection))
+    page.get_by_role("button", name="end this search").click()
+    page.get_by_label("Order").wait_for()
+    assert page.errors == []  # type: ignore[attr-defined]
+
+
 @needs_browser
 def test_two_tabs_see_both_texts_and_text_outlives_the_server(page: Page, server: Server) -> None:
     other = open_page(page.context.new_page(), server.url)
@@ -258,8 +313,12 @@ def test_no_state_has_a_serious_axe_finding(browser: Browser, server: Server) ->
     page.get_by_role("dialog").get_by_label("Find", exact=True).fill("dog")
     page.get_by_text("would change").wait_for()
     found["replace"] = serious(page)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Change all").click()
+    page.get_by_role("dialog").get_by_text("would change").wait_for()
+    found["bulk"] = serious(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert found == {"grid": [], "single": [], "replace": []}
+    assert found == {"grid": [], "single": [], "replace": [], "bulk": []}
     context.close()
 
 

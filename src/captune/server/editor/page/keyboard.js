@@ -20,6 +20,8 @@ export const HELP = [
   ["G", "caption again by the model"],
   ["H", "history of the image"],
   ["F", "find and replace"],
+  ["B", "change all images that are shown"],
+  ["L", "images like this one, where the library has vectors"],
   ["/", "search"],
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"],
   ["?", "this list"],

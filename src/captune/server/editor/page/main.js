@@ -2,6 +2,7 @@
 
 import { draft, explain, setStatus, take, toggleMark, undo } from "./actions.js";
 import { get } from "./api.js";
+import { openBulk } from "./bulk.js";
 import { counted, number } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
@@ -10,12 +11,12 @@ import { message } from "./messages.js";
 import { openReplace } from "./replace.js";
 import { sendAll, sendRemembered } from "./saving.js";
 import { Single } from "./single.js";
-import { state } from "./state.js";
+import { hasVectors, state } from "./state.js";
 
 const POLL = 4000; // milliseconds between looks at what other pages changed
 const main = document.getElementById("main");
 const grid = new Grid(() => open(single));
-const single = new Single(() => open(grid));
+const single = new Single(() => open(grid), findSimilar);
 let view = null;
 
 function open(next) {
@@ -31,13 +32,15 @@ function open(next) {
 const filters = new Filters(document.getElementById("filters"), (query) => load(query));
 
 async function load(query) {
+  const slow = setTimeout(() => { document.getElementById("counts").textContent = "Searching…"; }, 500);
   try {
     await sendAll();
-    await state.load(query);
-    showCounts();
+    await state.load(query, filters.byMeaning);
   } catch (problem) {
     await explain(problem);
   }
+  clearTimeout(slow);
+  showCounts();
 }
 
 function showCounts() {
@@ -50,6 +53,15 @@ function showCounts() {
   ];
   document.getElementById("counts").textContent = parts.filter(Boolean).join(" · ");
   document.getElementById("draft-all").hidden = !(state.about.models?.length && without);
+}
+
+function findSimilar(row) {
+  if (!hasVectors()) {
+    message("This library has no vectors: captune library add FOLDER --embed MODEL makes them.");
+    return;
+  }
+  open(grid);
+  filters.findSimilar(row);
 }
 
 async function judge(status) {
@@ -72,7 +84,7 @@ function move(key) {
 
 function inSingle(action) {
   open(single);
-  requestAnimationFrame(action);
+  action(); // at once: what is typed next is meant for the field
 }
 
 let drafting = false;
@@ -117,6 +129,8 @@ listen({
   g: () => inSingle(() => single.side.querySelector(".again")?.click()),
   h: () => inSingle(() => single.side.querySelector("summary")?.click()),
   f: () => openReplace(filters.selection),
+  b: () => openBulk(filters.selection),
+  l: () => state.row && findSimilar(state.row),
   "/": () => filters.form.elements.words.focus(),
   "?": openHelp,
   undo: () => undo("undo"),
@@ -126,6 +140,7 @@ listen({
 document.getElementById("undo").addEventListener("click", () => undo("undo"));
 document.getElementById("redo").addEventListener("click", () => undo("redo"));
 document.getElementById("replace").addEventListener("click", () => openReplace(filters.selection));
+document.getElementById("bulk").addEventListener("click", () => openBulk(filters.selection));
 document.getElementById("help").addEventListener("click", openHelp);
 document.getElementById("draft-all").addEventListener("click", draftAll);
 state.addEventListener("about", showCounts);

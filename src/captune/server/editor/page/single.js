@@ -6,11 +6,11 @@ import { captionFacts, captionField } from "./caption.js";
 import { h, number, replaceChildren } from "./dom.js";
 import { keywordList } from "./keywords.js";
 import { message } from "./messages.js";
-import { state } from "./state.js";
+import { hasVectors, state } from "./state.js";
 
 export class Single {
-  constructor(close) {
-    this.close = close;
+  constructor(close, findSimilar) {
+    Object.assign(this, { close, findSimilar });
     this.image = h("img", { alt: "" });
     this.place = h("p", { class: "place" });
     this.side = h("div", { class: "side" });
@@ -32,6 +32,7 @@ export class Single {
       document.addEventListener(name, () => setTimeout(() => { this.pressed = false; drawLater(); }));
     }
     state.addEventListener("current", () => this.element.isConnected && this.show());
+    state.addEventListener("stale", () => this.element.isConnected && state.want([state.image]));
     state.addEventListener("rows", (event) => this.element.isConnected && event.detail.has(state.image) && this.refresh());
   }
 
@@ -102,8 +103,9 @@ export class Single {
       this.drawNew(row),
       this.drawModels(row),
       h("h3", {}, "Keywords"), keywordList(row),
-      h("p", {}, h("button", { type: "button", "aria-pressed": row.mark ? "true" : "false", onclick: () => toggleMark(row) },
-        row.mark ? `Marked: ${row.mark}` : "Mark (M)")),
+      h("p", { class: "buttons" }, h("button", { type: "button", "aria-pressed": row.mark ? "true" : "false", onclick: () => toggleMark(row) },
+        row.mark ? `Marked: ${row.mark}` : "Mark (M)"),
+        hasVectors() ? h("button", { type: "button", onclick: () => this.findSimilar(row) }, "Images like this one (L)") : null),
       this.drawHistory(row, folded),
     );
   }

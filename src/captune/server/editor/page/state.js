@@ -13,18 +13,21 @@ class State extends EventTarget {
   serial = 0;
   query = new URLSearchParams();
   about = {};
+  #turn = 0;
   #wanted = new Set();
   #loading = false;
 
-  /** Load the list that a query means; the current image stays where it is in the new list. */
-  async load(query) {
+  /** Load the list that a query means; the current image stays the current one, unless the first is to be (`fromTop`). */
+  async load(query, fromTop = false) {
+    const turn = ++this.#turn;
     const answer = await get(`images?${query}`);
+    if (turn !== this.#turn) return; // something else is looked for by now
     const former = this.ids[this.current];
     this.query = query;
     this.ids = answer.images;
     this.serial = Math.max(this.serial, answer.serial);
     this.places = new Map(this.ids.map((id, place) => [id, place]));
-    this.current = this.places.get(former) ?? 0;
+    this.current = fromTop ? 0 : this.places.get(former) ?? 0;
     this.rows.clear();
     this.emit("list");
     this.emit("current");
@@ -97,7 +100,6 @@ class State extends EventTarget {
     for (const id of answer.changed) if (!known.has(id)) this.rows.delete(id);
     this.put(answer.images);
     if (answer.changed.length > known.size) this.emit("rows", new Set(answer.changed));
-    this.serial = Math.max(this.serial, answer.serial);
     this.aboutSoon();
   }
 
@@ -107,16 +109,17 @@ class State extends EventTarget {
     this.#soon = setTimeout(() => this.refreshAbout().catch((problem) => this.emit("problem", problem)), 1500);
   }
 
-  /** Load what other pages changed meanwhile. */
+  /** Load what other pages and programs changed meanwhile. What this page changed comes once more. */
   async poll() {
     const answer = await get(`changes?since=${this.serial}`);
-    const changed = answer.images ?? [...this.rows.keys()];
     this.serial = answer.serial;
-    const shown = changed.filter((id) => this.rows.has(id));
-    if (!shown.length) return;
-    for (let start = 0; start < shown.length; start += AT_ONCE) {
-      const some = shown.slice(start, start + AT_ONCE);
-      this.put((await get(`details?${some.map((id) => `image=${id}`).join("&")}`)).images);
+    const changed = answer.images?.filter((id) => this.rows.has(id));
+    if (changed && !changed.length) return;
+    if (changed && changed.length <= AT_ONCE) {
+      this.put((await get(`details?${changed.map((id) => `image=${id}`).join("&")}`)).images);
+    } else { // what is in sight is loaded again now, the rest when it is shown
+      for (const id of changed ?? [...this.rows.keys()]) this.rows.delete(id);
+      this.emit("stale");
     }
     this.aboutSoon();
   }
@@ -126,3 +129,6 @@ export const state = new State();
 
 /** The caption of a row that comes first: approved, else a draft, else rejected; undefined: it has none. */
 export const mainCaption = (row) => row?.captions[0];
+
+/** Whether images can be found by what they show. */
+export const hasVectors = () => Object.values(state.about.vectors ?? {}).some(Boolean);
