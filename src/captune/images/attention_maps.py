@@ -5,18 +5,17 @@ import io
 import json
 import os
 from dataclasses import dataclass, field
-from functools import cache
 from html import escape
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from captune.core.files import atomic_file, write_text
 from captune.core.stores import EXPLAINED
 from captune.core.text import fit_name
+from captune.images.lettering import font_of, wrapped
 from captune.images.preprocessing import Box
 
 ABOUT = (
@@ -170,12 +169,12 @@ def sheet(explained: Explained) -> Image.Image:
     columns = max(-(-LEAST // across), min(SHEET // across, tiles))
     rows = -(-tiles // columns)
     whole = 2 * MARGIN + columns * across - GAP
-    title = _wrapped(explained.caption or "(empty caption)", _font(TITLE, bold=True), whole - 2 * MARGIN)
+    title = wrapped(explained.caption or "(empty caption)", font_of(TITLE, bold=True), whole - 2 * MARGIN)
     top = MARGIN + len(title) * (TITLE + 8) + 16
     page = Image.new("RGB", (whole, top + rows * down + 2 * SMALL + MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
     for n, line in enumerate(title):
-        draw.text((MARGIN, MARGIN + n * (TITLE + 8)), line, INK, _font(TITLE, bold=True))
+        draw.text((MARGIN, MARGIN + n * (TITLE + 8)), line, INK, font_of(TITLE, bold=True))
     for n in range(tiles):
         x, y = MARGIN + n % columns * across, top + n // columns * down
         if n:
@@ -196,12 +195,12 @@ def _heading(
 ) -> None:
     """At a place (x, y, width) a word, its confidence in figures to the right and as a line under both."""
     x, y, wide = place
-    note, font = f"{confidence:.0%}", _font(SMALL) if soft else _font(WORD, bold=True)
-    room = wide - draw.textlength(note, _font(SMALL)) - 10
+    note, font = f"{confidence:.0%}", font_of(SMALL) if soft else font_of(WORD, bold=True)
+    room = wide - draw.textlength(note, font_of(SMALL)) - 10
     while text and draw.textlength(text, font) > room:
         text = text.rstrip("…")[:-1] + "…" if len(text.rstrip("…")) > 1 else ""
     draw.text((x, y + WORD), text, SOFT if soft else INK, font, anchor="ls")
-    draw.text((x + wide, y + WORD), note, SOFT, _font(SMALL), anchor="rs")
+    draw.text((x + wide, y + WORD), note, SOFT, font_of(SMALL), anchor="rs")
     draw.line((x, y + WORD + 8, x + wide, y + WORD + 8), LINE, 3)
     draw.line((x, y + WORD + 8, x + round(wide * min(max(confidence, 0), 1)), y + WORD + 8), INK, 3)
 
@@ -220,29 +219,7 @@ def _legend(draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
     for n, colour in enumerate(_colours(np.linspace(0, 1, 120))):
         draw.line((x + n, y, x + n, y + SMALL), tuple(int(level) for level in colour))
     for n, line in enumerate(LEGEND):
-        draw.text((x + 132, y - 1 + n * (SMALL + 5)), line, SOFT, _font(SMALL))
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > room:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
-@cache
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans, which comes with matplotlib and knows most alphabets, else Pillow's own."""
-    found = find_spec("matplotlib")
-    if found is not None and found.origin:
-        path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / f"DejaVuSans{'-Bold' if bold else ''}.ttf"
-        if path.is_file():
-            return ImageFont.truetype(str(path), size)
-    return ImageFont.load_default(size)
+        draw.text((x + 132, y - 1 + n * (SMALL + 5)), line, SOFT, font_of(SMALL))
 
 
 def as_html(explained: Explained) -> str:

@@ -6,13 +6,11 @@ import hashlib
 import os
 from pathlib import Path
 
-import numpy as np
-
 from captune.core.errors import CaptuneError
 from captune.core.records import ImageRecord
 from captune.datasets.prepared import SplitCount, staged, write_splits
-from captune.images.duplicates import find_duplicates
 from captune.library.database import Database
+from captune.library.duplicates import first_alike
 
 # Shares of the images, by a digest of their contents: the same in every round, whatever is added.
 TEST, VAL = 0.2, 0.1
@@ -30,24 +28,17 @@ def assign_parts(database: Database) -> None:
         rows = connection.execute(_LEARNED).fetchall()
         if not any(row["part"] is None for row in rows):
             return
-        ids = [str(row["id"]) for row in rows]
-        hashes = np.array([row["hash"] for row in rows], np.int64).view(np.uint64)
-        thumbs = np.frombuffer(b"".join(row["thumb"] for row in rows), np.uint8).reshape(len(rows), -1)
-        group = {each: each for each in ids}
-        # Each image is a split of its own: every pair is one across splits.
-        for pair in find_duplicates(ids, ids, hashes, thumbs, [row["digest"] for row in rows]):
-            first, second = _first(group, pair.a), _first(group, pair.b)
-            group[max(first, second, key=int)] = min(first, second, key=int)
-        known: dict[str, str] = {}
-        for each, row in zip(ids, rows, strict=True):
+        first = first_alike((row["id"], row["hash"], row["thumb"], row["digest"]) for row in rows)
+        known: dict[int, str] = {}
+        for row in rows:
             if row["part"] is not None:
-                known.setdefault(_first(group, each), row["part"])
-        digests = dict(zip(ids, (row["digest"] for row in rows), strict=True))
+                known.setdefault(first[row["id"]], row["part"])
+        digests = {row["id"]: row["digest"] for row in rows}
         connection.executemany(
             "INSERT INTO parts VALUES (?, ?)",
             [
-                (row["id"], known.get(first := _first(group, each)) or part_of(digests[first]))
-                for each, row in zip(ids, rows, strict=True)
+                (row["id"], known.get(first[row["id"]]) or part_of(digests[first[row["id"]]]))
+                for row in rows
                 if row["part"] is None
             ],
         )
@@ -87,11 +78,3 @@ def write_data(database: Database, folder: Path, out: Path) -> dict[str, SplitCo
         facts = {"source": str(folder), "format": "library", "split": "library", "bad": 0}
         counts, _ = write_splits(stage, splits, contents, facts, base=out)
     return counts
-
-
-def _first(group: dict[str, str], each: str) -> str:
-    """The first image of a group."""
-    while group[each] != each:
-        group[each] = group[group[each]]
-        each = group[each]
-    return each

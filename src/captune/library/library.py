@@ -20,10 +20,11 @@ from captune.images.open import MAX_PIXELS
 from captune.library.beside import read_sidecars
 from captune.library.database import FILE, Database, now
 from captune.library.drafts import DraftReport, write_drafts
+from captune.library.duplicates import duplicate_groups
 from captune.library.export import export_captions, format_of
 from captune.library.fields import read_about
 from captune.library.filed import PERSON, FiledReport, add_filed
-from captune.library.found import FoundImages
+from captune.library.found import DuplicateGroups, FoundImages
 from captune.library.meaning import Embedder, embedder_of, stored_vectors
 from captune.library.query import condition_of
 from captune.library.scan import ScanReport, scan
@@ -171,6 +172,18 @@ class Library:
                 joined = list(near.items())
             scores = [(image, score, near.get(image)) for image, score in joined]
             return FoundImages(with_captions(connection, scores, condition, limit), self.folder)
+
+    def duplicates(self, words: str = "", **options: Any) -> DuplicateGroups:
+        """Copies and images that look alike, among those that have the words and of which the conditions are true.
+
+        `options` are the conditions of `captune search --help`, and `limit`: how many groups at most.
+        """
+        values = resolve("search", flags=options).values
+        if values.search.mode != "words":
+            raise UsageError("Duplicates are not looked for by meaning.", "Leave out --mode, or --duplicates.")
+        with self.database.read() as connection:
+            found = duplicate_groups(connection, words, condition_of(values.filter))
+        return DuplicateGroups(found[: values.search.limit or None], self.folder)
 
     def status(self) -> Status:
         """What the library has."""

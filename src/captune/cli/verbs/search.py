@@ -1,11 +1,16 @@
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import note, out_json, out_table, print_line
+from captune.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from captune.library.found import DuplicateGroups, FoundImages
 
 
 def search(
@@ -21,24 +26,65 @@ def search(
     like: Annotated[
         str | None, typer.Option("--like", metavar="IMAGE", help="Images that look like this one, best first.")
     ] = None,
+    duplicates: Annotated[
+        bool,
+        typer.Option("--duplicates", metavar="", help="Groups of images that are there twice: copies, and near ones."),
+    ] = False,
+    sheet: Annotated[
+        str | None,
+        typer.Option(
+            "--sheet", metavar="FILE", help="Write thumbnails with captions: sheet.html, sheet.jpg, sheet.png."
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Find images of a library by the words of their captions, by what they show, or by what is known of them."""
+    from captune.library.library import Library
     from captune.library.library import search as search_library
 
-    found = chosen.call(search_library, " ".join(words or ()), folder, like=like, quiet=quiet)
+    text = " ".join(words or ())
+    found: FoundImages | DuplicateGroups
+    if duplicates:
+        if like is not None:
+            raise UsageError("--duplicates compares the images of the library with each other.", "Leave out --like.")
+        values = chosen.resolve("search").values
+        library = Library(folder, values.library.library)
+        found = library.duplicates(text, **values.search.model_dump(), **values.filter.model_dump())
+        lines, table = [path for group in found.paths for path in ("", *group)][1:], _duplicates_table(found)
+    else:
+        found = chosen.call(search_library, text, folder, like=like, quiet=quiet)
+        lines, table = found.paths, _images_table(found)
+    if sheet is not None:
+        found.write_sheet(sheet, text or ("Duplicates" if duplicates else "Images"), TerminalProgress(quiet=quiet))
     if json:
         out_json(found.to_json())
-    elif paths:
-        for path in found.paths:
-            print_line(path)
-    elif found:
-        out_table(
-            "", ("image", "caption", "by"), [(each.path, each.caption, each.model or each.written_by) for each in found]
-        )
-    else:
-        note("No image is like that.")
+    elif paths and found:
+        for line in lines:
+            print_line(line)
+    elif not found:
+        note("No image is there twice." if duplicates else "No image is like that.")
+    elif sheet is None:
+        out_table("", *table)
+    if sheet is not None and not quiet:
+        note(f"Wrote {sheet}.")
+
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+
+def _images_table(found: FoundImages) -> Table:
+    return ("image", "caption", "by"), [(each.path, each.caption, each.model or each.written_by) for each in found]
+
+
+def _duplicates_table(found: DuplicateGroups) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for number, group in enumerate(found, start=1):
+        for place, each in enumerate(group.images):
+            is_like = "" if not place else "the same file" if each.exact else "alike"
+            size = f"{each.width} x {each.height}" if each.width else "-"
+            rows.append((f"{number:,}", each.path, size, f"{each.bytes:,}", is_like, each.caption))
+    return ("group", "image", "pixels", "bytes", "against the first", "caption"), rows
 
 
 app = verb(search)

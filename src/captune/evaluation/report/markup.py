@@ -103,14 +103,22 @@ def located(image: str, folder: Path, boundary: Boundary) -> Path | None:
 
 def thumbnail(image: str, folder: Path, boundary: Boundary) -> str | None:
     """A JPEG data URI of one image, or None where it cannot be opened."""
+    picture = small_image(image, folder, boundary, SIDE)
+    if picture is None:
+        return None  # the page shows that there is no image; the captions stand all the same
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def small_image(image: str, folder: Path, boundary: Boundary, side: int) -> Image.Image | None:
+    """An image, upright, at most `side` pixels on its longer side, or None where it cannot be opened."""
     path = located(image, folder, boundary)
     if path is None:
         return None
     try:
         picture = open_image(path)
     except ImageError:
-        return None  # the page shows that there is no image; the captions stand all the same
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+        return None
+    picture.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return picture
