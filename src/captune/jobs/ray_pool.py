@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
 from typing import Any
@@ -41,13 +41,18 @@ class WorkerShare:
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster; `host` is its name in messages, `address` that of Ray's process there."""
+    """A machine of the cluster; `host` is its name in messages, `address` that of Ray's process there.
+
+    `free_cores` and `free_gpus` are those that no other work of the cluster takes at the moment.
+    """
 
     id: str
     host: str
     address: tuple[str, int]
     cores: float
     gpus: float
+    free_cores: float
+    free_gpus: float
 
     def share(self, gpus: float, cores: int | None) -> WorkerShare:
         """The share of workers with this many GPUs and cores (None: all cores, divided between them)."""
@@ -57,6 +62,10 @@ class Node:
             return WorkerShare(gpus, int(self.cores / workers) if workers else 0, workers)
         by_cores = int(self.cores / cores)
         return WorkerShare(gpus, cores, by_cores if by_gpus is None else min(by_gpus, by_cores))
+
+    def has_free(self, share: WorkerShare) -> bool:
+        """Whether a worker would begin there now, and not wait for the end of other work."""
+        return self.free_cores >= share.cores and self.free_gpus >= share.gpus
 
 
 def is_reachable(node: Node) -> bool:
@@ -71,14 +80,24 @@ def is_reachable(node: Node) -> bool:
 def nodes() -> list[Node]:
     """The nodes of the cluster that are alive as far as it knows, in a fixed order."""
     import ray
+    from ray._private.state import available_resources_per_node
 
-    alive = []
+    alive, unused = [], available_resources_per_node()
     for node in ray.nodes():
         if node["Alive"]:
             has, ip = node["Resources"], node["NodeManagerAddress"]
-            host = f"{node['NodeManagerHostname']} ({ip})"
-            address = (ip, node["NodeManagerPort"])
-            alive.append(Node(node["NodeID"], host, address, has.get("CPU", 0), has.get("GPU", 0)))
+            free = unused.get(node["NodeID"], {})
+            alive.append(
+                Node(
+                    node["NodeID"],
+                    host=f"{node['NodeManagerHostname']} ({ip})",
+                    address=(ip, node["NodeManagerPort"]),
+                    cores=has.get("CPU", 0),
+                    gpus=has.get("GPU", 0),
+                    free_cores=free.get("CPU", 0),
+                    free_gpus=free.get("GPU", 0),
+                )
+            )
     return sorted(alive, key=lambda node: (node.host, node.id))
 
 
@@ -170,6 +189,11 @@ class ClusterOptions:
     gpus: float | None = None
     cores: int | None = None
     silence: float = 600.0
+
+
+def _freest(nodes: Sequence[Node], shares: Mapping[Node, WorkerShare], running: Mapping[str, int]) -> Node:
+    """The node where the next worker begins: one that other work leaves free, of those the one with fewest workers."""
+    return min(nodes, key=lambda node: (not node.has_free(shares[node]), running[node.id]))
 
 
 @dataclass(eq=False)
@@ -297,7 +321,7 @@ class RayPool:
             free = [node for node, share in shares.items() if running[node.id] < share.workers]
             if not free:
                 break
-            node = min(free, key=lambda node: running[node.id])
+            node = _freest(free, shares, running)
             running[node.id] += 1
             self._start(node, shares[node])
         if self._workers:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import captune
 from captune.core.errors import CaptuneError, UsageError
-from captune.jobs.ray_pool import Node, WorkerShare, _death_reason, connected, is_reachable
+from captune.jobs.ray_pool import Node, WorkerShare, _death_reason, _freest, connected, is_reachable
 
 
 def node(cores: float, gpus: float = 0) -> Node:
-    return Node("a", "one (127.0.0.1)", ("127.0.0.1", 1), cores, gpus)
+    return Node("a", "one (127.0.0.1)", ("127.0.0.1", 1), cores, gpus, free_cores=cores, free_gpus=gpus)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,20 @@ def node(cores: float, gpus: float = 0) -> Node:
 )
 def test_room(has: Node, gpus: float, cores: int | None, expected: WorkerShare) -> None:
     assert has.share(gpus, cores) == expected
+
+
+def test_a_worker_begins_where_no_other_work_is() -> None:
+    busy, idle = replace(node(4, 1), id="busy", free_gpus=0), replace(node(4, 1), id="idle")
+    shares = dict.fromkeys([busy, idle], WorkerShare(1, 4, 2))
+    assert _freest([busy, idle], shares, {"busy": 0, "idle": 1}) == idle
+    assert (
+        _freest(
+            [busy, replace(busy, id="too")],
+            dict.fromkeys([busy, replace(busy, id="too")], shares[busy]),
+            {"busy": 1, "too": 0},
+        ).id
+        == "too"
+    )
 
 
 def test_a_node_where_nothing_listens_is_gone() -> None:
