@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from captune.library.history import ConflictError, Editor, Status
 from captune.library.listing import listed_captions, listed_ids
 from captune.library.query import Condition
 
 _DIGITS = 32
+_TARGETS = "(SELECT value FROM json_each(?))"
 _HAS = "EXISTS (SELECT 1 FROM keywords k WHERE k.image = i.id AND k.keyword = ?)"
 
 
@@ -44,8 +47,11 @@ class StatusChange:
         rows = listed_captions(connection, words, condition.also(*clause))
         return Targets(tuple(row["id"] for row in rows), len({row["image"] for row in rows}))
 
-    def make(self, editor: Editor, target: int) -> None:
-        editor.set_status(target, self.status)
+    def make(self, editor: Editor, targets: str) -> None:
+        """Change captions, whose numbers are JSON."""
+        _note(editor, f"image, 'status', id, status, ? FROM captions WHERE id IN {_TARGETS}", self.status, targets)
+        query = f"UPDATE captions SET status = ? WHERE id IN {_TARGETS}"
+        editor.connection.execute(query, (self.status, targets))
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,16 @@ class KeywordChange:
         wanted = condition.also(f"({' OR '.join(clauses)})", *self.add, *self.remove)
         return _of_images(listed_ids(connection, words, wanted))
 
-    def make(self, editor: Editor, target: int) -> None:
-        editor.set_keywords(target, add=self.add, remove=self.remove)
+    def make(self, editor: Editor, targets: str) -> None:
+        """Change the keywords of images, whose numbers are JSON; upper and lower case are the same."""
+        for word in self.add:
+            lack = f"FROM images i WHERE i.id IN {_TARGETS} AND NOT {_HAS}"
+            _note(editor, f"i.id, 'keyword', NULL, NULL, ? {lack}", word, targets, word)
+            editor.connection.execute(f"INSERT INTO keywords SELECT i.id, ? {lack}", (word, targets, word))
+        for word in self.remove:
+            have = f"FROM keywords WHERE image IN {_TARGETS} AND keyword = ?"
+            _note(editor, f"image, 'keyword', NULL, keyword, NULL {have}", targets, word)
+            editor.connection.execute(f"DELETE {have}", (targets, word))
 
 
 @dataclass(frozen=True)
@@ -75,8 +89,10 @@ class MarkChange:
         """Images of the selection whose mark would be another one."""
         return _of_images(listed_ids(connection, words, condition.also("i.mark IS NOT ?", self.mark)))
 
-    def make(self, editor: Editor, target: int) -> None:
-        editor.set_mark(target, self.mark)
+    def make(self, editor: Editor, targets: str) -> None:
+        """Mark images, whose numbers are JSON."""
+        _note(editor, f"id, 'mark', NULL, mark, ? FROM images WHERE id IN {_TARGETS}", self.mark, targets)
+        editor.connection.execute(f"UPDATE images SET mark = ? WHERE id IN {_TARGETS}", (self.mark, targets))
 
 
 BulkChange = StatusChange | KeywordChange | MarkChange
@@ -90,9 +106,16 @@ def make_bulk(editor: Editor, change: BulkChange, words: str, condition: Conditi
     found = change.targets(editor.connection, words, condition)
     if found.digest != digest:
         raise ConflictError("The library was changed since this was counted.")
-    for target in found.targets:
-        change.make(editor, target)
+    change.make(editor, json.dumps(found.targets))
+    query = "SELECT image FROM changes WHERE step = ? GROUP BY image ORDER BY min(id)"
+    editor.images.update(dict.fromkeys(row["image"] for row in editor.connection.execute(query, (editor.step,))))
     return len(found.targets)
+
+
+def _note(editor: Editor, select: str, *values: Any) -> None:
+    """Note changes that can be undone: `select` has image, kind, caption, before and after of each."""
+    query = f"INSERT INTO changes(step, image, kind, caption, before, after) SELECT {editor.step}, {select}"
+    editor.connection.execute(query, values)
 
 
 def _of_images(images: list[int]) -> Targets:
