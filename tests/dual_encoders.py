@@ -12,7 +12,7 @@ from captune.models.from_scratch import learn_tokenizer
 
 TEXTS = ["a photo of a dog", "two dogs play on a beach", "a lawn with grass on a picture", "a puppy", "a red circle"]
 LONGEST = 16
-_WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 _SQUARE = {"image_size": 32, "patch_size": 8}
 # Vision and text parts of each kind, where they are not those of CLIP, and more of its configuration.
 _ALIGN_VISION = {
@@ -57,10 +57,10 @@ def save_dual(folder: Path, kind: str, seed: int = 0) -> str:
 def _config(kind: str, tokenizer: Any) -> Any:
     ids = tokenizer.get_vocab()
     chosen = KINDS[kind]
-    vision = {**_WIDE, **_SQUARE, **chosen.get("vision", {})}
+    vision = {**WIDE, **_SQUARE, **chosen.get("vision", {})}
     if kind == "align":
         vision = _ALIGN_VISION
-    text = {**_WIDE, "vocab_size": len(tokenizer), "max_position_embeddings": LONGEST, **chosen.get("text", {})}
+    text = {**WIDE, "vocab_size": len(tokenizer), "max_position_embeddings": LONGEST, **chosen.get("text", {})}
     text |= {"bos_token_id": ids["[CLS]"], "eos_token_id": ids["[SEP]"], "pad_token_id": ids["[PAD]"]}
     if kind == "vision-text-dual-encoder":
         parts = transformers.ViTConfig(**vision), transformers.BertConfig(**text)

@@ -106,7 +106,7 @@ def test_wrong_use_is_said(matcher: str, pictures: list[str], tmp_path: Path) ->
     with pytest.raises(UsageError, match="no text"):
         captune.match(pictures, [], model=matcher)
     Blip.tiny().save(tmp_path / "captioner")
-    with pytest.raises(CaptuneError, match="was not trained for this"):
+    with pytest.raises(CaptuneError, match="was not trained to compare"):
         captune.match(pictures, TEXTS, model=str(tmp_path / "captioner"))
     with pytest.raises(UsageError, match=r"does not end in \.npz"):
         captune.embed(pictures, tmp_path / "e.txt", model=matcher)

@@ -70,7 +70,8 @@ class Match:
     """An image and a text: how likely they belong together, and the cosine of their vectors.
 
     `probability` (0–1) is that of the pair by itself, None where the model has none (CLIP); then `share` (0–1) is
-    that of the text among all texts of the image, which add up to 1. `cut`: the model read only the text's beginning.
+    that of the text among all texts of the image, which add up to 1; None of one text alone. `cut`: the model read
+    only the text's beginning.
     """
 
     image: str
@@ -142,14 +143,18 @@ def pairs_of(
     """For each image's features its matches with all texts, whose `vectors` (texts, size) these are."""
     near = matcher.embed_images(features) @ vectors.T
     chances = matcher.probabilities(features, texts, near).float().cpu().tolist()
-    return [
-        [_match(matcher, "", *pair) for pair in zip(texts, row, cosines, cut, strict=True)]
-        for row, cosines in zip(chances, near.float().cpu().tolist(), strict=True)
-    ]
-
-
-def _match(matcher: Matcher, image: str, text: str, chance: float, cosine: float, cut: bool) -> Match:
-    return Match(image, text, None if matcher.shared else chance, cosine, chance if matcher.shared else None, cut)
+    cosines = near.float().cpu().tolist()
+    found = []
+    for row, row_cosines in zip(chances, cosines, strict=True):
+        pairs = zip(texts, row, row_cosines, cut, strict=True)
+        if not matcher.shared:
+            found.append([Match("", text, chance, cosine, cut=is_cut) for text, chance, cosine, is_cut in pairs])
+        else:
+            alone = len(texts) == 1
+            found.append([
+                Match("", text, None, cosine, None if alone else share, is_cut) for text, share, cosine, is_cut in pairs
+            ])  # fmt: skip
+    return found
 
 
 def match_embeddings(matcher: Matcher, embeddings: Embeddings, texts: Sequence[str]) -> list[list[Match]]:

@@ -101,6 +101,7 @@ def load_matcher(name: str, device: str = "auto", progress: Progress = SILENT) -
     from captune.models.loading.devices import choose_device
     from captune.models.loading.loader import load_pretrained
 
+    _check_layout(name)
     with progress.task(f"Loading {name}"):
         matcher: Matcher = load_pretrained(_load, name)
         matcher.model.to(choose_device(device))
@@ -111,7 +112,6 @@ def _load(source: str | Path, **hub: Any) -> Matcher:
     from captune.models.blip_matcher import BlipMatcher
     from captune.models.dual_encoder import DualEncoder
 
-    _check_layout(source)
     config = _config(source, **hub)
     if is_dual_encoder(config):
         return DualEncoder.load(source, **hub)
@@ -126,9 +126,9 @@ def _config(source: str | Path, **hub: Any) -> Any:
     return pretrained(AutoConfig, source, **hub)
 
 
-def _check_layout(source: str | Path) -> None:
+def _check_layout(name: str) -> None:
     """Raise `CaptuneError` for a folder whose weights are in the layout of another library."""
-    folder = Path(source)
+    folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return
     if (folder / "open_clip_config.json").is_file():
@@ -174,7 +174,7 @@ def no_matcher(source: str | Path, config: Any) -> CaptuneError:
     half = next((half for half in ("text", "vision") if config.model_type.endswith(f"_{half}_model")), None)
     if half is not None:
         return CaptuneError(f"{source} is the {half} part of a model alone ({built}).", f"Take the whole. {ADVICE}")
-    return CaptuneError(f"{source} is a {built}: it was not trained for this.", ADVICE)
+    return CaptuneError(f"{source} is a {built}: it was not trained to compare images with texts.", ADVICE)
 
 
 def full_name(name: str) -> str:

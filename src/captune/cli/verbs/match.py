@@ -1,6 +1,9 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,6 +11,9 @@ from captune.cli.flags import Chosen, Json, Matcher, Quiet, verb
 from captune.cli.progress import warn_failed
 from captune.cli.terminal import out_json, out_table
 from captune.core.errors import EXIT_SOME_IMAGES_FAILED, UsageError
+
+if TYPE_CHECKING:
+    from captune.inference.match import Match
 
 
 def match(
@@ -25,7 +31,7 @@ def match(
 ) -> None:
     """How well texts fit images: the probability that a text is true of an image, and the cosine of their vectors.
 
-    A CLIP has no probability of one text: there it is the text's share among all texts of the image. With --find the
+    A CLIP has no probability of one text: of several it shows each text's share among them. With --find the
     best are listed; of BLIP's matching the nearest by vector, sorted by probability, as its authors do.
     """
     from captune.inference.match import match as match_texts
@@ -40,16 +46,21 @@ def match(
     if json:
         out_json({"pairs": [asdict(pair) for pair in found.pairs], "failed": found.failed})
     else:
-        shared = any(pair.share is not None for pair in found.pairs)
-        chances = [pair.share if shared else pair.probability for pair in found.pairs]
-        rows = [
-            (f"{chance:.3f}", f"{pair.similarity:.3f}", pair.image, pair.text)
-            for chance, pair in zip(chances, found.pairs, strict=True)
-        ]
-        out_table("", ("share" if shared else "match", "cosine", "picture", "text"), rows)
+        out_table("", *_table(found.pairs))
     warn_failed(found.failed.items())
     if found.failed:
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED)
+
+
+def _table(pairs: Sequence[Match]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heads and rows of a table: without a column for what no pair has."""
+    heads: tuple[str, ...] = ("cosine", "picture", "text")
+    rows: list[tuple[str, ...]] = [(f"{pair.similarity:.3f}", pair.image, pair.text) for pair in pairs]
+    for name, head in (("probability", "match"), ("share", "share")):
+        values = [getattr(pair, name) for pair in pairs]
+        if pairs and None not in values:
+            return (head, *heads), [(f"{value:.3f}", *row) for value, row in zip(values, rows, strict=True)]
+    return heads, rows
 
 
 app = verb(match)
