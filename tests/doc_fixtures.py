@@ -67,7 +67,8 @@ class Desk:
 
 def fill_hub(cache: Path) -> None:
     """Tiny models with random weights under the names that pages use, as the Hub's own cache keeps them."""
-    from model_pairs import save_clip, save_gpt2
+    from dual_encoders import save_dual
+    from model_pairs import save_gpt2
     from tiny_vlms import lively
     from translators import KINDS
 
@@ -75,7 +76,7 @@ def fill_hub(cache: Path) -> None:
         **{name: partial(save_tiny, family=family) for name, family in HUB.items()},
         **{name: KINDS[kind] for name, kind in TRANSLATORS.items()},
         VLM: lambda folder: lively("qwen2_5_vl").save(folder),
-        "openai/clip-vit-base-patch32": save_clip,
+        "openai/clip-vit-base-patch32": partial(save_dual, kind="clip"),
         "openai-community/gpt2": partial(save_gpt2, texts=("a red circle", "two dogs play", "a man on a bike .")),
     }
     for name, make in makers.items():

@@ -167,7 +167,7 @@ def unknown_kind(name: str, kind: Any, families: Iterable[str]) -> CaptuneError:
         (
             "compares images with texts and writes none",
             auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-            joined,
+            f"captune match, tag and library take it. {joined}",
         ),
         ("writes text and sees no images", auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, joined),
         ("translates or rewrites text and sees no images", auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES, ""),
