@@ -145,7 +145,7 @@ VERBS = Verbs(
     Verb("search", LOOK, "Find images of a library by words, keywords, dates, flags.",
          ("SearchOptions", "FilterOptions", "LibraryOptions", "WhereOptions"), "captune.library.library:search"),
     Verb("edit", LOOK, "A page on which people correct the captions of a library.",
-         ("EditOptions", "LibraryOptions", *_CAPTIONING), when_stopped="All that was saved stands."),
+         ("EditOptions", "LibraryOptions", "TableOptions", *_CAPTIONING), when_stopped="All that was saved stands."),
     Verb("library", LOOK, "A folder of images with a memory: images, captions, keywords."),
     Verb("runs", LOOK, "List, show and compare training runs.",
          function="captune.training.runs"),

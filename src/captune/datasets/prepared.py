@@ -4,6 +4,7 @@
     train_split.jsonl, …               one line an image: id, image_path, (question,) references
     splits.json                        how it was split, counts, digest
     problems.csv, duplicates.csv       what was left out, which images are near-copies
+    left_out.jsonl                     images that a person took out of all splits, as the lines of a split
     images/                            images that came out of archives
 
 An `image_path` is relative to the folder where the image lies inside it, else absolute. The latter counts where
@@ -20,8 +21,8 @@ import shlex
 import shutil
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ SPLIT_SUFFIX = "_split.jsonl"
 PROBLEMS = "problems.csv"
 DUPLICATES = "duplicates.csv"
 IMAGES = "images"
+LEFT_OUT = "left_out.jsonl"
 TRAIN = "train"
 _FIRST = (TRAIN, "val", "test")
 
@@ -75,6 +77,9 @@ class PreparedData:
 def read_prepared(folder: str | os.PathLike[str]) -> PreparedData:
     """The prepared folder's counts and digest; raises `CaptuneError` where there is none."""
     path = Path(folder)
+    if not (path / SPLITS).is_file():
+        with suppress(OSError):  # a folder that may not be written stays as it is
+            undo_stopped(path)
     if not (path / SPLITS).is_file():
         if path.is_dir():
             problem, step = "is not prepared", f"captune prepare {path} --out {path}-prepared"
@@ -263,22 +268,28 @@ def sample_records(records: Sequence[ImageRecord], count: int, seed: int = 42) -
 _STAGE = ".preparing-"
 # In the stage: what `out` held before, and which names are being exchanged.
 _OLD, _EXCHANGE = ".old", ".exchange"
+# Stages of this process: another one may have left some under the same number.
+_AT_WORK: set[Path] = set()
 
 
 @contextmanager
-def staged(out: Path) -> Iterator[Path]:
+def staged(out: Path, stays: Collection[str] = ()) -> Iterator[Path]:
     """A folder to fill; when the block ends well, its contents take the place of what `out` held.
 
-    `out` may be missing, empty, or prepared before (then files that are not captune's stay
-    where they are); anything else raises `UsageError`. An error or Ctrl-C inside the
+    `out` may be missing, empty, or prepared before (then files that are not captune's, and those that `stays` names,
+    stay where they are); anything else raises `UsageError`. An error or Ctrl-C inside the
     block leaves `out` as it was.
     """
-    old = _old_names(out)
+    old = [name for name in _old_names(out) if name not in stays]
     # A stage with a journal stays: the next start undoes what could not be undone now.
     with staging_folder(out / f"{_STAGE}{os.getpid()}", out, journal=_EXCHANGE) as stage:
-        yield stage
-        with _signals_deferred():
-            _exchange(stage, out, old)
+        _AT_WORK.add(stage)
+        try:
+            yield stage
+            with _signals_deferred():
+                _exchange(stage, out, old)
+        finally:
+            _AT_WORK.discard(stage)
 
 
 def is_prepared(folder: Path) -> bool:
@@ -296,16 +307,14 @@ def _old_names(out: Path) -> list[str]:
         present = sorted(entry.name for entry in out.iterdir())
     except OSError as error:
         raise disk_error(error, out) from error
-    for name in [name for name in present if name.startswith(_STAGE)]:
-        if is_other_process(name.removeprefix(_STAGE)):
-            raise CaptuneError(f"Another `captune prepare` is writing to {out}.", "Wait for it, or end it first.")
-        _undo(out / name, out)
-        shutil.rmtree(out / name, ignore_errors=True)
-        present = sorted(entry.name for entry in out.iterdir())
+    if undo_stopped(out):
+        raise CaptuneError(f"Another process is writing to the data set {out}.", "Wait for it, or end it first.")
+    present = sorted(entry.name for entry in out.iterdir())
     if is_prepared(out):
         summary = read_json(out / SPLITS)
         splits = summary.get("splits", {}) if isinstance(summary, dict) else {}
         names = [SPLITS, MARK, *(n for s in splits for n in (f"{s}.csv", f"{s}{SPLIT_SUFFIX}")), PROBLEMS, DUPLICATES]
+        names.append(LEFT_OUT)
         if isinstance(summary, dict) and summary.get("pictures_in_folder"):
             names.append(IMAGES)
         return [name for name in names if name in present]
@@ -316,6 +325,19 @@ def _old_names(out: Path) -> list[str]:
         "and is not a prepared folder.",
         "Name a new or an empty folder.",
     )
+
+
+def undo_stopped(out: Path) -> bool:
+    """Bring back what a process that was killed had begun to replace; whether another one is at work there."""
+    if not out.is_dir():
+        return False
+    stages = sorted(entry.name for entry in out.iterdir() if entry.name.startswith(_STAGE))
+    for name in stages:
+        if is_other_process(name.removeprefix(_STAGE)) or out / name in _AT_WORK:
+            return True
+        _undo(out / name, out)
+        shutil.rmtree(out / name, ignore_errors=True)
+    return False
 
 
 def _exchange(stage: Path, out: Path, old: list[str]) -> None:

@@ -22,10 +22,11 @@ from captune.core.endpoints import with_address
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files.existing import Mode
 from captune.core.files.locks import Locked
+from captune.core.files.paths import mark_written
 from captune.core.progress import Progress
-from captune.core.stores import JOB, MANIFEST, REPORT, is_ledger
+from captune.core.stores import JOB, MANIFEST, REPORT, SHARD_LIST, is_ledger
 from captune.core.stores.files import is_remote
-from captune.core.stores.local import Store, check_written, open_store
+from captune.core.stores.local import LocalStore, Store, check_written, open_store
 from captune.datasets.sources.input_shards import InputShard, list_input_shards
 from captune.inference.captioner import Captioner
 from captune.inference.structured import GENERATION, structure_of
@@ -348,6 +349,8 @@ def _create(request: JobRequest, identity: Identity, progress: Progress) -> None
         images=listing.count_images(),
         started=today(),
     ).write(request.store)
+    if isinstance(request.store, LocalStore):  # what the list names may lie anywhere
+        mark_written(request.store.folder / JOB, [os.path.basename(name) for name in (MANIFEST, SHARD_LIST)])
 
 
 def identify(request: JobRequest, progress: Progress) -> tuple[Identity, Captioner | None]:

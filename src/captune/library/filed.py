@@ -92,10 +92,16 @@ def add_filed(
                     elif image is None:
                         without.append(row.image)
                     else:
-                        for filed in _filed(row, written_by, now):
-                            counts[_take_in(connection, image, filed, _source(folder, file))] += 1
+                        counts += take_in_row(connection, image, row, _source(folder, file), written_by, now)
             task.advance(len(some))
     return FiledReport(file, counts["new"], counts["completed"], counts["known"], tuple(without), unusable)
+
+
+def take_in_row(
+    connection: sqlite3.Connection, image: int, row: CaptionRow, source: bytes, written_by: str, now: str
+) -> Counter[str]:
+    """Take over the captions of a row for an image: how many are `new`, `completed`, `known`."""
+    return Counter(_take_in(connection, image, filed, source) for filed in _filed(row, written_by, now))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from captune.core.errors import CaptuneError
+from captune.datasets.splits import split_name
 from captune.library.database import Database, now
 
 Status = Literal["draft", "approved", "rejected"]
@@ -115,6 +116,15 @@ class Editor:
         before = _check_image(self.connection, image)["mark"]
         if before != mark:
             self._change(image, "mark", None, before, mark)
+
+    def set_split(self, image: int, split: str) -> None:
+        """Put an image of a data set into a split; empty: into none."""
+        _check_image(self.connection, image)
+        (before,) = self.connection.execute("SELECT split FROM images WHERE id = ?", (image,)).fetchone()
+        if before is None:
+            raise CaptuneError(f"Image {image} is of no data set: it has no split.", "Prepare one: captune prepare")
+        if split != before:
+            self._change(image, "split", None, before, split_name(split) if split else "")
 
     def set_keywords(self, image: int, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
         """Add keywords to an image and take others away; upper and lower case are the same."""
@@ -246,7 +256,7 @@ def _moved(database: Database, who: str, query: str, state: str) -> Step | None:
 
 
 def _apply(connection: sqlite3.Connection, image: int, kind: str, caption: int | None, before: Any, after: Any) -> None:
-    """Make a change: of captions, statuses, keywords and marks, from what stood before to what is to stand."""
+    """Make a change: of captions, statuses, keywords, marks and splits, from what stood before to what is to stand."""
     if kind == "caption":
         connection.executemany(
             "UPDATE captions SET current = ? WHERE id = ?",
@@ -254,8 +264,8 @@ def _apply(connection: sqlite3.Connection, image: int, kind: str, caption: int |
         )
     elif kind == "status":
         connection.execute("UPDATE captions SET status = ? WHERE id = ?", (after, caption))
-    elif kind == "mark":
-        connection.execute("UPDATE images SET mark = ? WHERE id = ?", (after, image))
+    elif kind in ("mark", "split"):
+        connection.execute(f"UPDATE images SET {kind} = ? WHERE id = ?", (after, image))
     elif after is None:
         connection.execute("DELETE FROM keywords WHERE image = ? AND keyword = ?", (image, before))
     else:
@@ -272,8 +282,8 @@ def _stands(connection: sqlite3.Connection, change: sqlite3.Row, value: Any) -> 
     if kind == "status":
         query = "SELECT status FROM captions WHERE id = ?"
         return bool(connection.execute(query, (change["caption"],)).fetchone()[0] == value)
-    if kind == "mark":
-        return bool(connection.execute("SELECT mark FROM images WHERE id = ?", (image,)).fetchone()[0] == value)
+    if kind in ("mark", "split"):
+        return bool(connection.execute(f"SELECT {kind} FROM images WHERE id = ?", (image,)).fetchone()[0] == value)
     keyword = change["before"] if change["before"] is not None else change["after"]
     query = "SELECT 1 FROM keywords WHERE image = ? AND keyword = ?"
     return (connection.execute(query, (image, keyword)).fetchone() is not None) == (value is not None)

@@ -13,6 +13,7 @@ from typing import Any
 from captune.core.config import Resolved, resolve
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import atomic_file
+from captune.core.files.locks import lock_file
 from captune.core.options import DEFAULT_MATCHER, DEFAULT_MODEL, WhereOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.verbs import EXPORT_LIBRARY, WRITE_LIBRARY
@@ -29,11 +30,14 @@ from captune.library.meaning import Embedder, embedder_of, stored_vectors
 from captune.library.query import condition_of
 from captune.library.scan import ScanReport, scan
 from captune.library.search import by_words, ids_of, listed_images, with_captions
+from captune.library.sets.data_set import WriteReport, read_set, without_captions, write_set
+from captune.library.sets.opening import open_set
 from captune.library.transfer import back_up, export_rows, import_rows, write_lines
 from captune.library.vectors import damaged_vectors, forget_vectors, joined_by_rank
 from captune.library.write import WriteReport, write_out
 
 OWN = ".captune"
+FORMER = "former"
 # So many images of each way of searching are joined.
 _CANDIDATES = 1000
 
@@ -66,14 +70,25 @@ class Library:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], own: str | os.PathLike[str] | None = None, *, create: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        own: str | os.PathLike[str] | None = None,
+        *,
+        create: bool = False,
+        images: str | os.PathLike[str] | None = None,
+        allow_outside: bool = False,
     ):
-        """Open the library of a folder, or (`create`) begin one; raises `CaptuneError` where that is not possible."""
+        """Open the library of a folder, or (`create`) begin one; raises `CaptuneError` where that is not possible.
+
+        Of a data set or a job that was not made here, the images have to lie in its folder, or in `images`, unless
+        `allow_outside`.
+        """
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise CaptuneError(f"There is no folder {folder}.", "Check the path; is a disk not mounted?")
         self.own = self.folder / OWN if own is None else Path(own)
         self._create = create
+        self.data_set = open_set(self.folder, images, allow_outside=allow_outside)
         self._embedders: dict[str, Embedder] = {}
         self.database  # noqa: B018 - opened now, so that what is wrong with it is said now
 
@@ -84,12 +99,31 @@ class Library:
     def add(self, *, workers: int = 0, max_pixels: int = MAX_PIXELS, progress: Progress = SILENT) -> ScanReport:
         """Bring the library in step with its folder: new, changed, moved and gone images, captions beside them."""
         time = now()
+        if self.data_set is not None:
+            report = scan(
+                self.database, str(self.folder), lambda path: without_captions(read_about(path)),
+                now=time, max_pixels=max_pixels, workers=workers, files=self.data_set.images(), progress=progress,
+            )  # fmt: skip
+            read_set(self.database, self.data_set, now=time, progress=progress)
+            return report
         report = scan(
             self.database, str(self.folder), read_about,
             now=time, max_pixels=max_pixels, workers=workers, progress=progress,
         )  # fmt: skip
         read_sidecars(self.database, str(self.folder), now=time, progress=progress)
         return report
+
+    def write_back(self, *, who: str = PERSON, progress: Progress = SILENT) -> WriteReport:
+        """Write what people changed into the files of the data set or the job that the library is of.
+
+        These are read again first: others may have written to them. The former files are copied into `former/` among
+        the library's own. Raises `CaptuneError` where the library is of a folder of images, or nothing can be written.
+        """
+        if self.data_set is None:
+            raise CaptuneError(f"{self.folder} is no data set and no job.", "Export it: captune library export")
+        with lock_file(self.own / "write.lock"):
+            self.add(progress=progress)
+            return write_set(self.database, self.data_set, self.own / FORMER, who=who, now=now(), progress=progress)
 
     def add_captions(
         self, file: str | os.PathLike[str], *, written_by: str = PERSON, progress: Progress = SILENT

@@ -59,7 +59,7 @@ def image_details(connection: sqlite3.Connection, images: Sequence[int]) -> list
     found: dict[int, dict[str, Any]] = {
         row["id"]: {
             **{name: row[name] for name in ("id", "digest", "width", "height", "taken", "place", "names", "problem")},
-            "path": printable(row["path"]), "mark": row["mark"], "keywords": [], "captions": [],
+            "path": printable(row["path"]), "mark": row["mark"], "split": row["split"], "keywords": [], "captions": [],
         }
         for row in connection.execute(f"SELECT * FROM images WHERE id IN ({marks}) AND gone IS NULL", images)
     }  # fmt: skip
@@ -136,6 +136,14 @@ def mark_counts(connection: sqlite3.Connection) -> dict[str, int]:
     """Marks, and how many images have each."""
     rows = connection.execute(
         "SELECT mark, count(*) FROM images WHERE mark IS NOT NULL AND gone IS NULL GROUP BY mark ORDER BY 2 DESC"
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def split_counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """Splits of a data set, and how many images are in each; empty where the library is of none."""
+    rows = connection.execute(
+        "SELECT split, count(*) FROM images WHERE split IS NOT NULL AND gone IS NULL GROUP BY split ORDER BY 2 DESC"
     )
     return {row[0]: row[1] for row in rows}
 

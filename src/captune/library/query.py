@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from captune.core.errors import UsageError
-from captune.core.options.library import FilterOptions
+from captune.core.options.library import NO_SPLIT, FilterOptions
 from captune.core.text import unspaced_language
 from captune.library.scan import encoded
 
@@ -61,6 +61,8 @@ def condition_of(options: FilterOptions) -> Condition:
         images.add("EXISTS (SELECT 1 FROM keywords k WHERE k.image = i.id AND k.keyword = ?)", tag)
     if options.mark is not None:
         images.add("i.mark = ?", options.mark)
+    if options.split is not None:
+        images.add("i.split = ?", "" if options.split == NO_SPLIT else options.split)
     if options.taken is not None:
         first, dots, last = options.taken.partition("..")
         images.add("i.taken >= ?", first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -49,16 +49,18 @@ def scan(
     now: str,
     max_pixels: int,
     workers: int = 0,
+    files: Iterable[str] | None = None,
     progress: Progress = SILENT,
 ) -> ScanReport:
     """Bring the images of a library in step with its folder; each new or changed file is read once.
 
     An image is known by its contents: one that lies elsewhere now has moved, and keeps its captions, whatever took its
     place. One whose contents changed where it lies keeps them as well; one that is gone comes back with them.
-    `read_fields` has for a path what the file says of itself, as JSON.
+    `read_fields` has for a path what the file says of itself, as JSON. `files` are the paths of a data set's images,
+    where they are not those that lie in the folder.
     """
     with progress.task("Looking through the folder"):
-        _list_files(database, folder)
+        _list_files(database, _files(folder) if files is None else (_file(folder, path) for path in files))
     _check_there(database, folder)
     _open_new(database, folder, read_fields, max_pixels, workers, progress)
     with progress.task("Comparing"), database.write() as connection:
@@ -70,13 +72,12 @@ def encoded(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
-def _list_files(database: Database, folder: str) -> None:
+def _list_files(database: Database, files: Iterator[tuple[bytes, int, int]]) -> None:
     """Path, size and time of each image in the folder, in a table of this connection."""
     connection = database.connection
     connection.execute("PRAGMA temp_store = FILE")
     connection.execute("DROP TABLE IF EXISTS temp.there")
     connection.execute("CREATE TEMP TABLE there(path TEXT PRIMARY KEY, bytes INTEGER, modified INTEGER) WITHOUT ROWID")
-    files = _files(folder)
     while some := list(islice(files, _CHUNK)):
         with database.write():
             connection.executemany("INSERT OR IGNORE INTO there VALUES (CAST(? AS TEXT), ?, ?)", some)
@@ -99,13 +100,16 @@ def _files(folder: str) -> Iterator[tuple[bytes, int, int]]:
         for name in names:
             if not is_image_name(name):
                 continue
-            try:
-                status = os.stat(os.path.join(here, name))
-            except OSError:
-                size, modified = 0, 0  # a broken link: opening it tells why
-            else:
-                size, modified = status.st_size, status.st_mtime_ns
-            yield encoded(name if within == "." else f"{within}/{name}"), size, modified
+            yield _file(folder, name if within == "." else f"{within}/{name}")
+
+
+def _file(folder: str, path: str) -> tuple[bytes, int, int]:
+    """Path, size and time of an image; zeros of a broken link or where it is missing: opening it tells why."""
+    try:
+        status = os.stat(os.path.join(folder, path))
+    except OSError:
+        return encoded(path), 0, 0
+    return encoded(path), status.st_size, status.st_mtime_ns
 
 
 def _open_new(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from captune.core.errors import CaptuneError
 
 # Raised with each step in `_STEPS`: a library of an older version takes those that it lacks.
-VERSION = 2
+VERSION = 3
 
 _TABLES = """
 CREATE TABLE images(
@@ -157,7 +157,37 @@ CREATE TRIGGER images_touched AFTER UPDATE OF path, digest, taken, place, names,
 END;
 """
 
-_STEPS: tuple[str, ...] = (_TABLES, _TOUCHED)
+# Data sets and jobs: in which split an image is, and what went back into their files.
+_SETS = """
+ALTER TABLE images ADD COLUMN split TEXT;  -- of a data set; empty: in none
+CREATE TABLE changes_with_splits(
+  id INTEGER PRIMARY KEY,
+  step INTEGER NOT NULL REFERENCES steps(id),
+  image INTEGER NOT NULL REFERENCES images(id),
+  kind TEXT NOT NULL CHECK(kind IN ('caption', 'status', 'keyword', 'mark', 'split')),
+  caption INTEGER REFERENCES captions(id),
+  before, after                        -- ids of captions, statuses, keywords, marks, splits
+);
+INSERT INTO changes_with_splits SELECT * FROM changes;
+DROP TABLE changes;
+ALTER TABLE changes_with_splits RENAME TO changes;
+CREATE INDEX changes_by_step ON changes(step);
+CREATE INDEX changes_by_image ON changes(image);
+CREATE TABLE writings(                 -- of what people changed, into the files of a data set or a job
+  id INTEGER PRIMARY KEY,
+  at TEXT NOT NULL,
+  who TEXT NOT NULL,
+  stamp TEXT NOT NULL,                 -- of the changes that were in it
+  result TEXT NOT NULL                 -- JSON
+);
+DROP TRIGGER images_touched;
+CREATE TRIGGER images_touched
+AFTER UPDATE OF path, digest, taken, place, names, problem, mark, gone, split ON images BEGIN
+  INSERT INTO touched(image) VALUES (new.id);
+END;
+"""
+
+_STEPS: tuple[str, ...] = (_TABLES, _TOUCHED, _SETS)
 
 
 def prepare_schema(connection: sqlite3.Connection, name: str) -> None:

@@ -20,7 +20,7 @@ from captune.library.schema import VERSION
 from captune.library.vectors import VectorFile, map_rows, vectors_path
 
 # In the order in which rows need each other.
-TABLES = ("images", "captions", "keywords", "steps", "changes", "parts", "rounds", "sources", "embedders")
+TABLES = ("images", "captions", "keywords", "steps", "changes", "parts", "rounds", "writings", "sources", "embedders")
 _HEAD = "captune_library"
 _ROWS_AT_ONCE = 4096
 

@@ -13,12 +13,17 @@ class LibraryOptions(Options, section="library", panel="Library"):
     )
 
 
+# An image of a data set that was taken out of all its splits.
+NO_SPLIT = "none"
+
+
 class FilterOptions(Options, section="filter", panel="Which images"):
     """Which images of a library are meant; all that is given has to be true of them."""
 
     under: str | None = option(None, "Only images in this folder of the library, and those below it.")
     tag: tuple[str, ...] = option((), "Only images with these keywords.")
     mark: str | None = option(None, "Only images with this mark.")
+    split: str | None = option(None, "Only images in this split of a data set; none: in no split.")
     status: Literal["draft", "approved", "rejected"] | None = option(None, "Only captions with this status.")
     by: str | None = option(None, "Only captions by: person, model, or a model's name.")
     flag: tuple[str, ...] = option((), "Only captions with one of these flags; any: with any flag.")

@@ -172,7 +172,10 @@ def edit(
         for group in (values.generation, values.translation, values.run_on, values.endpoint)
         for name, value in group.model_dump(exclude_defaults=True).items()
     }
-    library = Library(folder, values.library.library, create=True)
+    library = Library(
+        folder, values.library.library, create=True,
+        images=values.tables.images, allow_outside=values.tables.allow_outside,
+    )  # fmt: skip
     if values.edit.scan:
         library.add(progress=progress)
     if not keys and values.edit.host not in LOCAL:

@@ -10,10 +10,19 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from captune.core.options.library import FilterOptions, Mode
-from captune.library.listing import Order, image_details, image_history, keyword_counts, listed_ids, mark_counts
+from captune.library.listing import (
+    Order,
+    image_details,
+    image_history,
+    keyword_counts,
+    listed_ids,
+    mark_counts,
+    split_counts,
+)
 from captune.library.query import condition_of
+from captune.library.sets.data_set import is_unwritten
 from captune.library.touched import serial_of, touched_since
-from captune.server.editor.service import TheEditor
+from captune.server.editor.service import EditorService, TheEditor
 from captune.server.editor.thumbnails import SIDES
 from captune.server.problems import Problem
 from captune.server.service import TheContext
@@ -99,9 +108,16 @@ async def keywords(
 async def about(service: TheEditor, context: TheContext) -> dict[str, Any]:
     """How many images, captions, statuses, flags and marks there are; who one is, and which models can caption."""
     return {
-        **await service.count(), "marks": await service.read(mark_counts),
+        **await service.count(), "marks": await service.read(mark_counts), "splits": await service.read(split_counts),
+        "data_set": await _data_set(service),
         "who": service.who_of(context), "models": list(service.models),
     }  # fmt: skip
+
+
+async def _data_set(service: EditorService) -> dict[str, Any] | None:
+    """What the library is of, and whether its files have all of what people changed; None: of a folder of images."""
+    data_set = service.library.data_set
+    return None if data_set is None else {"kind": data_set.kind, "unwritten": await service.read(is_unwritten)}
 
 
 @router.get("/changes", summary="What changed lately")

@@ -56,6 +56,14 @@ class SetMark(_Body):
     mark: Word | None
 
 
+class SetSplit(_Body):
+    """The split of an image of a data set; empty: none."""
+
+    kind: Literal["split"]
+    image: int
+    split: str = Field(max_length=64, pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")
+
+
 class SetKeywords(_Body):
     """Keywords added to an image and taken from it."""
 
@@ -65,7 +73,9 @@ class SetKeywords(_Body):
     remove: list[Word] = []
 
 
-AnyChange = Annotated[WriteCaption | RemoveCaption | SetStatus | SetMark | SetKeywords, Field(discriminator="kind")]
+AnyChange = Annotated[
+    WriteCaption | RemoveCaption | SetStatus | SetMark | SetSplit | SetKeywords, Field(discriminator="kind")
+]
 
 
 class StepRequest(_Body):

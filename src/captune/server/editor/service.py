@@ -60,8 +60,9 @@ class EditorService:
         self.metrics = ServerMetrics()
         self.admission = Admission(limits.max_queue, int(limits.max_body * 1e6) * 4)
         self.thumbnails = Thumbnails(
-            library.folder, library.own / THUMBNAILS, max_pixels=MAX_PIXELS, follow_links=options.follow_links
-        )
+            library.folder, library.own / THUMBNAILS, max_pixels=MAX_PIXELS, follow_links=options.follow_links,
+            data_set=library.data_set,
+        )  # fmt: skip
         self.readers = ThreadPoolExecutor(_READERS, thread_name_prefix="captune-read")
         self.decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="captune-decode")
         # SQLite has one writer at a time: others would wait in it, and not in order.

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from captune.core.errors import CaptuneError
 from captune.core.files import atomic_file
 from captune.images.open import open_image
+from captune.library.sets.data_set import DataSet
 
 # Sides in pixels of the longer edge; a request gets the next larger one.
 SIDES = (320, 800, 1600)
@@ -19,8 +20,11 @@ _QUALITY = 85
 class Thumbnails:
     """JPEG of images in `folder`; small ones are cached in `cache`, by the digest of the image's file."""
 
-    def __init__(self, folder: Path, cache: Path, *, max_pixels: int, follow_links: bool = False) -> None:
+    def __init__(
+        self, folder: Path, cache: Path, *, max_pixels: int, follow_links: bool = False, data_set: DataSet | None = None
+    ) -> None:
         self.folder, self.cache, self.max_pixels, self.follow_links = folder, cache, max_pixels, follow_links
+        self.data_set = data_set
 
     def jpeg(self, path: str, digest: str, side: int) -> bytes:
         """The upright image at a path within the folder; raises `CaptuneError` (`ImageError`)."""
@@ -46,11 +50,23 @@ class Thumbnails:
 
     def resolve(self, path: str) -> str:
         """The file at a path within the folder; raises `CaptuneError` for one that lies elsewhere."""
+        if self.data_set is not None:
+            return self._named_by(self.data_set, path)
         parts = PurePosixPath(path).parts
         file = os.path.join(self.folder, path)
         inside = os.path.realpath(file).startswith(os.path.realpath(self.folder) + os.sep)
         if os.path.isabs(path) or ".." in parts or not (inside or self.follow_links):
             raise CaptuneError(
                 f"{path} lies outside the library's folder.", "Show what links lead to: captune edit --follow-links"
+            )
+        return file
+
+    def _named_by(self, data_set: DataSet, path: str) -> str:
+        """The file of a data set's image: wherever the set may name it."""
+        file = os.path.join(self.folder, path)
+        if not data_set.may_show(file):
+            raise CaptuneError(
+                f"{path} lies outside of {self.folder}, which was not made here.",
+                "Name the folder of the images with --images, or trust the data set: --allow-outside",
             )
         return file

@@ -25,6 +25,7 @@ from captune.server.editor.schemas import (
     ReplaceRequest,
     SetKeywords,
     SetMark,
+    SetSplit,
     SetStatus,
     StepRequest,
     WriteCaption,
@@ -74,6 +75,8 @@ def _make(editor: Editor, change: AnyChange) -> int | None:
         editor.set_status(change.caption, change.status, was=change.was)
     elif isinstance(change, SetMark):
         editor.set_mark(change.image, change.mark)
+    elif isinstance(change, SetSplit):
+        editor.set_split(change.image, change.split)
     elif isinstance(change, SetKeywords):
         editor.set_keywords(change.image, add=change.add, remove=change.remove)
     return None
@@ -104,6 +107,13 @@ async def _answer(service: EditorService, step: Step | None, captions: Sequence[
         "step": {"id": step.id, "name": step.name}, "captions": captions, "changed": list(step.images),
         "images": await service.read(image_details, shown),
     }  # fmt: skip
+
+
+@router.post("/write", summary="Write into the files of the data set")
+async def write_back(service: TheEditor, context: TheContext) -> dict[str, Any]:
+    """Write what people changed into the files of the data set or the job; copies of the former files stay."""
+    report = await service.write(partial(service.library.write_back, who=service.who_of(context)))
+    return {**report.to_json(), "sentence": report.sentence()}
 
 
 @router.post("/replace", summary="Find and replace in captions")

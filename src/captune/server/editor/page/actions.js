@@ -83,6 +83,19 @@ export async function undo(how = "undo") {
   if (answer.changed.length === 1 && state.places.has(answer.changed[0])) state.go(state.places.get(answer.changed[0]));
 }
 
+export const setSplit = (image, split) => step("change the split", [{ kind: "split", image, split }]);
+
+/** Write what people changed into the files of the data set or the job. */
+export async function writeBack() {
+  await sendAll();
+  try {
+    message((await post("write")).sentence);
+    await state.refreshAbout();
+  } catch (problem) {
+    await explain(problem);
+  }
+}
+
 /** Captions by a model for images, a few at a time; `goesOn()` false stops it. How many were written. */
 export async function draft(model, images, goesOn = () => true, progress = () => null) {
   let written = 0;

@@ -26,6 +26,7 @@ export class Filters {
       select("status", "Status", STATUSES),
       select("by", "Written by", { "": "by anyone" }, "rare"),
       select("flag", "Flags", { "": "any flags or none" }, "rare"),
+      select("split", "Split", { "": "any split" }, "rare"),
       select("mark", "Mark", { "": "any mark or none" }, "rare"),
       h("input", { name: "tag", class: "rare", "aria-label": "Keyword", placeholder: "keyword", list: "known-keywords", onchange: change }),
       h("details", { class: "more" }, h("summary", {}, "More"), h("div", { class: "panel" },
@@ -137,7 +138,7 @@ export class Filters {
 
   /** Offer the models, flags and marks that there are. */
   fill() {
-    const { writers = {}, flags = {}, marks = {} } = state.about;
+    const { writers = {}, flags = {}, marks = {}, splits = {} } = state.about;
     const fill = (name, first, counts) => {
       const field = this.form.elements[name];
       const { value } = field;
@@ -149,6 +150,8 @@ export class Filters {
     this.show();
     fill("by", [["", "by anyone"]], writers);
     fill("flag", [["", "any flags or none"], ["any", "with a flag"]], flags);
+    fill("split", [["", "any split"]], Object.fromEntries(Object.entries(splits).map(([name, count]) => [name || "none", count])));
+    this.form.elements.split.hidden = !Object.keys(splits).length;
     fill("mark", [["", "any mark or none"]], marks);
   }
 }

@@ -151,6 +151,7 @@ export class Grid {
         ? h("span", { class: "words" }, caption.text) : h("span", { class: "none" }, row.problem ? "" : "No caption")),
       caption ? captionFacts(caption) : null,
       h("p", { class: "more" },
+        row.split === null ? null : h("span", { class: "split" }, row.split || "no split"),
         row.mark ? h("span", { class: "mark" }, row.mark) : null,
         row.captions.length > 1 ? h("span", { class: "several" }, `${row.captions.length} captions`) : null,
         row.keywords.length ? h("span", { class: "keywords" }, row.keywords.join(", ")) : null),

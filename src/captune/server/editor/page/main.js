@@ -1,6 +1,6 @@
 // The page: a grid or one image, and what the keys and buttons do.
 
-import { draft, explain, setStatus, take, toggleMark, undo } from "./actions.js";
+import { draft, explain, setStatus, take, toggleMark, undo, writeBack } from "./actions.js";
 import { get } from "./api.js";
 import { openBulk } from "./bulk.js";
 import { counted, number } from "./dom.js";
@@ -44,14 +44,19 @@ async function load(query) {
 }
 
 function showCounts() {
-  const { images = 0, statuses = {}, without_caption: without = 0, who = "" } = state.about;
+  const { images = 0, statuses = {}, without_caption: without = 0, who = "", data_set: set = null } = state.about;
   const parts = [
     state.ids.length === images ? counted(images, "image") : `${number(state.ids.length)} of ${counted(images, "image")}`,
     ...["draft", "approved", "rejected"].filter((each) => statuses[each]).map((each) => `${number(statuses[each])} ${each}`),
     without ? `${number(without)} without caption` : null,
+    set?.unwritten ? `not all is in the ${set.kind} yet` : null,
     `you are ${who}`,
   ];
   document.getElementById("counts").textContent = parts.filter(Boolean).join(" · ");
+  const write = document.getElementById("write");
+  write.hidden = set === null;
+  write.disabled = !set?.unwritten;
+  if (set) write.textContent = `Save to the ${set.kind}`;
   document.getElementById("draft-all").hidden = !(state.about.models?.length && without);
 }
 
@@ -141,6 +146,7 @@ document.getElementById("undo").addEventListener("click", () => undo("undo"));
 document.getElementById("redo").addEventListener("click", () => undo("redo"));
 document.getElementById("replace").addEventListener("click", () => openReplace(filters.selection));
 document.getElementById("bulk").addEventListener("click", () => openBulk(filters.selection));
+document.getElementById("write").addEventListener("click", writeBack);
 document.getElementById("help").addEventListener("click", openHelp);
 document.getElementById("draft-all").addEventListener("click", draftAll);
 state.addEventListener("about", showCounts);

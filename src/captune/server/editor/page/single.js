@@ -1,6 +1,6 @@
 // One image with everything that is known of it: captions side by side, keywords, mark, history.
 
-import { draft, removeCaption, setStatus, take, toggleMark, writeAgain } from "./actions.js";
+import { draft, removeCaption, setSplit, setStatus, take, toggleMark, writeAgain } from "./actions.js";
 import { get } from "./api.js";
 import { captionFacts, captionField } from "./caption.js";
 import { h, number, replaceChildren } from "./dom.js";
@@ -106,6 +106,7 @@ export class Single {
       h("p", { class: "buttons" }, h("button", { type: "button", "aria-pressed": row.mark ? "true" : "false", onclick: () => toggleMark(row) },
         row.mark ? `Marked: ${row.mark}` : "Mark (M)"),
         hasVectors() ? h("button", { type: "button", onclick: () => this.findSimilar(row) }, "Images like this one (L)") : null),
+      this.drawSplit(row),
       this.drawHistory(row, folded),
     );
   }
@@ -149,6 +150,16 @@ export class Single {
       button.disabled = false;
     } }, "Caption again (G)");
     return h("p", { class: "models" }, button, " with ", choose);
+  }
+
+  /** The split of an image of a data set. */
+  drawSplit(row) {
+    if (row.split === null) return null;
+    const names = new Set(["train", "val", "test", ...Object.keys(state.about.splits ?? {}), row.split, ""]);
+    const choose = h("select", { "aria-label": "Split", onchange: () => setSplit(row.id, choose.value) },
+      ...[...names].map((name) => h("option", { value: name }, name || "in no split")));
+    choose.value = row.split;
+    return h("p", {}, h("label", {}, "Split ", choose));
   }
 
   drawHistory(row, open) {

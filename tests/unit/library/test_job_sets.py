@@ -1,0 +1,195 @@
+"""A job as a library: corrections go into its rows, where finishing, repeating and exporting leave them alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import captune
+from captune.captions.provenance import Provenance
+from captune.captions.row import CaptionRow
+from captune.core.errors import CaptuneError
+from captune.core.files.paths import mark_written
+from captune.core.records import Caption
+from captune.core.stores.local import LocalStore
+from captune.datasets.sources.input_shards import InputShard
+from captune.jobs.manifest import Inputs, Manifest, ShardList
+from captune.jobs.shards import SHARD_FORMATS
+from captune.library.history import Draft, editing
+from captune.library.sets.data_set import is_unwritten
+
+NOTED = Provenance("model", "base", "digest", date="2026-01-02")
+SHARDS = (("0.png", "1.png", "2.png"), ("3.png", "bad.png"))
+
+
+def row(name: str, *texts: str, provenance: bool = True) -> CaptionRow:
+    captions = tuple(Caption(text, 0.5) for text in texts)
+    if not texts:
+        return CaptionRow(f"photos/{name}", (), "error", "truncated", "", ())
+    noted = NOTED.of(captions) if provenance else None
+    return CaptionRow(f"photos/{name}", captions, "ok", None, "", ("cut",) if name == "1.png" else (), noted)
+
+
+def lay(folder: Path, format: str = "jsonl", *, here: bool = True, shards: int = 2, provenance: bool = True) -> Path:
+    """A job of five images, one of them bad, in two shards, of which `shards` are written."""
+    (folder / "photos").mkdir()
+    for number in range(4):
+        Image.new("RGB", (20, 10), (40 * number, 100, 50)).save(folder / "photos" / f"{number}.png")
+    (folder / "photos" / "bad.png").write_bytes(b"bad")
+    store = LocalStore(str(folder / "captions"))
+    listed = [InputShard("files", "", 0, len(names), tuple(f"photos/{name}" for name in names)) for names in SHARDS]
+    ShardList.of(listed).write(store)
+    options = {"caption.format": format, "caption.provenance": "on" if provenance else "off"}
+    inputs = Inputs(("photos",), 0, str(folder))
+    Manifest("0.1", "base", "digest", options, inputs, len(SHARDS), 5, "2026-01-02").write(store)
+    if here:
+        mark_written(folder / "captions" / "_job", ["manifest.json", "pieces.jsonl"])
+    for number, names in enumerate(SHARDS[:shards]):
+        texts = [
+            [f"a dgo {name[0]}", f"second {name[0]}"] if name == "2.png" else [f"a dgo {name[0]}"] for name in names
+        ]
+        rows = [row(name, *([] if name == "bad.png" else each), provenance=provenance)
+                for name, each in zip(names, texts, strict=True)]  # fmt: skip
+        suffix = "jsonl" if format == "sidecar" else format
+        data = SHARD_FORMATS[suffix].encode(rows, provenance)
+        store.publish(f"captions-{number:05d}.{suffix}", data)
+    store.publish("_job/report.json", b"{}")
+    return folder / "captions"
+
+
+def opened(job: Path, **options: Any) -> captune.Library:
+    library = captune.Library(job, create=True, **options)
+    library.add()
+    return library
+
+
+def rows(job: Path, suffix: str = "jsonl") -> dict[str, CaptionRow]:
+    decode = SHARD_FORMATS[suffix].decode
+    found = (each for path in sorted(job.glob(f"*.{suffix}")) for each in decode(path.read_bytes(), path.name))
+    return {Path(each.image).stem: each for each in found}
+
+
+def of(library: captune.Library, name: str) -> tuple[int, dict[str, int]]:
+    """The number of an image, and its standing captions with theirs."""
+    connection = library.database.connection
+    image = connection.execute("SELECT id FROM images WHERE path LIKE ?", (f"%/{name}.png",)).fetchone()[0]
+    found = connection.execute("SELECT text, id FROM captions WHERE image = ? AND current ORDER BY id", (image,))
+    return image, {each[0]: each[1] for each in found}
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_corrections_go_into_the_rows_and_are_known_as_a_person_s(tmp_path: Path, format: str) -> None:
+    job = lay(tmp_path, format)
+    library = opened(job)
+    connection = library.database.connection
+    assert library.status().statuses == {"draft": 5}
+    assert not library.write_back().files
+    before = rows(job, format)
+    with editing(library.database, "ann", "edit") as editor:
+        for name, texts in (("0", ("a dgo 0", "a dog 0")), ("2", ("a dgo 2", "a dog 2")), ("bad", (None, "a bad one"))):
+            image, captions = of(library, name)
+            editor.write_caption(image, texts[1] or "", of=captions[texts[0]] if texts[0] else None)
+        editor.set_status(of(library, "1")[1]["a dgo 1"], "approved")
+        editor.set_status(of(library, "3")[1]["a dgo 3"], "rejected")
+        editor.add_draft(of(library, "0")[0], Draft("another model's", "large"))
+    assert is_unwritten(connection)
+    report = library.write_back()
+    assert (report.images, len(report.files)) == (5, 2)
+    assert not is_unwritten(connection)
+    found = rows(job, format)
+    assert [caption.text for caption in found["0"].captions] == ["a dog 0"]
+    assert found["0"].is_corrected
+    assert [caption.text for caption in found["2"].captions] == ["a dog 2", "second 2"]
+    assert found["2"].is_corrected
+    assert found["2"].provenance is not None
+    assert found["2"].provenance.wrote("second 2")
+    assert (found["1"].flags, found["1"].captions) == ((), before["1"].captions)
+    assert found["3"].error == "a person rejected its caption"
+    assert (found["bad"].status, found["bad"].captions[0].text, found["bad"].is_corrected) == ("ok", "a bad one", True)
+    store = LocalStore(str(job))
+    assert store.not_written(report.files) == list(report.files)  # nothing throws them away unasked
+    assert store.find("_job/report.json") is None
+    again = opened(job)
+    assert not again.write_back().files
+    assert again.status().writers["person"] == 3
+
+
+def test_rows_that_note_nobody_tell_the_person_s_from_the_model_s(tmp_path: Path) -> None:
+    job = lay(tmp_path, provenance=False)
+    library = opened(job)
+    image, captions = of(library, "2")
+    with editing(library.database, "ann", "edit") as editor:
+        editor.write_caption(image, "a dog 2", of=captions["a dgo 2"])
+    library.write_back()
+    found = rows(job)["2"]
+    assert found.is_corrected
+    assert found.provenance is not None
+    assert (found.provenance.model, found.provenance.wrote("second 2")) == ("base", True)
+    assert rows(job)["0"].provenance is None
+
+
+def test_while_a_run_is_at_work_nothing_is_written_and_new_shards_come_in(tmp_path: Path) -> None:
+    job = lay(tmp_path, shards=1)
+    library = opened(job)
+    assert library.status().images == 3
+    image, captions = of(library, "0")
+    with editing(library.database, "ann", "edit") as editor:
+        editor.write_caption(image, "a dog 0", of=captions["a dgo 0"])
+    store = LocalStore(str(job))
+    with store.lock("_job/part-2-of-3.lock"), pytest.raises(CaptuneError, match="at work") as refused:
+        library.write_back()
+    assert "safe" in refused.value.hint
+    assert rows(job)["0"].captions[0].text == "a dgo 0"
+    store.publish("captions-00001.jsonl", SHARD_FORMATS["jsonl"].encode([row("3.png", "a dgo 3")]))
+    assert library.write_back().images == 1
+    assert library.status().images == 4
+    # A run wrote the first shard anew: what a person corrected stays, an untouched draft gives way.
+    store.publish("captions-00000.jsonl", SHARD_FORMATS["jsonl"].encode([row("0.png", "new 0"), row("1.png", "new 1")]))
+    library.add()
+    assert list(of(library, "0")[1]) == ["a dog 0", "new 0"]
+    assert list(of(library, "1")[1]) == ["new 1"]
+
+
+def test_images_of_a_job_from_elsewhere_have_to_be_named(tmp_path: Path) -> None:
+    job = lay(tmp_path, here=False)
+    with pytest.raises(CaptuneError, match="not run here") as refused:
+        opened(job)
+    assert "--images" in refused.value.hint
+    lines = (job / "captions-00000.jsonl").read_text().replace("photos/", "")
+    (job / "captions-00000.jsonl").write_text(lines)
+    (job / "captions-00001.jsonl").unlink()
+    assert opened(job, images=tmp_path / "photos").status().unreadable == 0
+    mark_written(job / "_job", ["manifest.json", "pieces.jsonl"])
+    (job / "captions-00000.jsonl").write_text(lines.replace("0.png", "/etc/hostname"))
+    with pytest.raises(CaptuneError, match="hostname"):  # the job found no such image
+        opened(job)
+
+
+def test_captions_of_images_in_an_archive_are_corrected_without_them(tmp_path: Path) -> None:
+    job = lay(tmp_path, shards=0)
+    ShardList.of([InputShard("tar", "photos.tar", 0, 1), InputShard("tar", "photos.tar", 1, 1)]).write(
+        LocalStore(str(job))
+    )
+    mark_written(job / "_job", ["pieces.jsonl"])
+    (job / "captions-00000.jsonl").write_bytes(
+        SHARD_FORMATS["jsonl"].encode([CaptionRow("photos.tar/0.png", (Caption("a dgo", 0.5),), "ok", None, "", ())])
+    )
+    library = opened(job)
+    assert library.status().unreadable == 1
+    image, captions = of(library, "0")
+    with editing(library.database, "ann", "edit") as editor:
+        editor.write_caption(image, "a dog", of=captions["a dgo"])
+    library.write_back()
+    assert [each.captions[0].text for each in rows(job).values()] == ["a dog"]
+
+
+def test_a_job_among_its_images_is_an_ordinary_library(tmp_path: Path) -> None:
+    job = lay(tmp_path)
+    manifest = json.loads((job / "_job" / "manifest.json").read_text())
+    manifest["inputs"]["folder"] = str(job)
+    (job / "_job" / "manifest.json").write_text(json.dumps(manifest))
+    assert captune.Library(job, create=True).data_set is None

@@ -1,0 +1,90 @@
+"""`captune edit` of a data set over HTTP: its splits, its images outside the folder, writing back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+import captune
+from captune.core.options.library import EditOptions
+from captune.datasets.prepared import read_split
+from captune.server.editor.app import create_editor
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> captune.Library:
+    (tmp_path / "photos").mkdir()
+    rows = ["image,caption,split"]
+    for number, split in enumerate(("train", "train", "val")):
+        Image.new("RGB", (40, 20), (80 * number, 0, 0)).save(tmp_path / "photos" / f"{number}.png")
+        rows.append(f"{number}.png,a dgo {number},{split}")
+    (tmp_path / "photos" / "captions.csv").write_text("\n".join(rows))
+    captune.prepare(tmp_path / "photos", tmp_path / "data", workers=1)
+    library = captune.Library(tmp_path / "data", create=True)
+    library.add()
+    return library
+
+
+@pytest.fixture
+def client(library: captune.Library) -> Iterator[TestClient]:
+    with TestClient(create_editor(library, EditOptions(who="ann"))) as client:
+        yield client
+
+
+def get(client: TestClient, path: str) -> Any:
+    answer = client.get(f"/v1/library/{path}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def step(client: TestClient, *changes: dict[str, Any]) -> Any:
+    return client.post("/v1/library/steps", json={"changes": list(changes)})
+
+
+def test_splits_and_references_are_changed_and_written(client: TestClient, library: captune.Library) -> None:
+    assert get(client, "about")["data_set"] == {"kind": "data set", "unwritten": False}
+    assert get(client, "about")["splits"] == {"train": 2, "val": 1}
+    (first, second), (third,) = (get(client, f"images?split={split}")["images"] for split in ("train", "val"))
+    (row,) = get(client, f"details?image={first}")["images"]
+    assert row["split"] == "train"
+    answer = step(
+        client, {"kind": "split", "image": first, "split": "val"}, {"kind": "split", "image": second, "split": ""},
+        {"kind": "caption", "image": third, "of": 3, "text": "a dog 2"},
+    )  # fmt: skip
+    assert answer.status_code == 200, answer.text
+    assert get(client, "about")["data_set"]["unwritten"]
+    assert get(client, "images?split=none")["images"] == [second]
+    assert step(client, {"kind": "split", "image": first, "split": "../x"}).status_code == 422
+    report = client.post("/v1/library/write", json={}).json()
+    assert (report["images"], report["left_out"]) == (3, 1)
+    assert not get(client, "about")["data_set"]["unwritten"]
+    assert [record.references for record in read_split(library.folder, "val")] == [("a dgo 0",), ("a dog 2",)]
+    assert client.post("/v1/library/undo").json()["changed"] == [third, second, first]
+    assert get(client, "about")["splits"] == {"train": 2, "val": 1}
+
+
+def test_images_outside_are_shown_of_a_data_set_that_was_made_here_alone(
+    client: TestClient, library: captune.Library, tmp_path: Path
+) -> None:
+    assert client.get("/v1/library/images/1/jpeg").status_code == 200
+    (library.folder / ".written-here").unlink()  # as if it had been sent
+    sent = captune.Library(library.folder)
+    with TestClient(create_editor(sent, EditOptions(who="ann"))) as other:
+        answer = other.get("/v1/library/images/1/jpeg")
+    assert answer.status_code == 422
+    assert "allow_outside" in answer.json()["hint"]
+
+
+def test_a_folder_of_images_is_no_data_set(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+    library = captune.Library(tmp_path, create=True)
+    library.add()
+    with TestClient(create_editor(library, EditOptions(who="ann"))) as client:
+        assert get(client, "about")["data_set"] is None
+        assert client.post("/v1/library/write", json={}).status_code == 422
+        assert step(client, {"kind": "split", "image": 1, "split": "val"}).status_code == 422
