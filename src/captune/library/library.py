@@ -30,7 +30,7 @@ from captune.library.meaning import Embedder, embedder_of, stored_vectors
 from captune.library.query import condition_of
 from captune.library.scan import ScanReport, scan
 from captune.library.search import by_words, ids_of, listed_images, with_captions
-from captune.library.sets.data_set import WriteReport, read_set, without_captions, write_set
+from captune.library.sets.data_set import WriteBackReport, read_set, without_captions, write_set
 from captune.library.sets.opening import open_set
 from captune.library.transfer import back_up, export_rows, import_rows, write_lines
 from captune.library.vectors import damaged_vectors, forget_vectors, joined_by_rank
@@ -113,7 +113,7 @@ class Library:
         read_sidecars(self.database, str(self.folder), now=time, progress=progress)
         return report
 
-    def write_back(self, *, who: str = PERSON, progress: Progress = SILENT) -> WriteReport:
+    def write_back(self, *, who: str = PERSON, progress: Progress = SILENT) -> WriteBackReport:
         """Write what people changed into the files of the data set or the job that the library is of.
 
         These are read again first: others may have written to them. The former files are copied into `former/` among

@@ -36,7 +36,7 @@ class SetImage:
 
 
 @dataclass(frozen=True)
-class WriteReport:
+class WriteBackReport:
     """What went back: how many `images` have other captions or another split, and into which `files`.
 
     `former` is the folder with copies of the files as they were, None where nothing was written. Of a data set `digest`
@@ -76,7 +76,7 @@ class DataSet(Protocol):
     def read(self, file: str) -> Iterator[SetImage]:
         """The images of a file with captions."""
 
-    def write(self, database: Database, former: Path) -> WriteReport:
+    def write(self, database: Database, former: Path) -> WriteBackReport:
         """Write what people changed into the files, after copies of these went into the folder `former`.
 
         Raises `CaptuneError` where others write to them, or an image cannot be read; then nothing was changed.
@@ -173,7 +173,7 @@ def _stamp(connection: sqlite3.Connection, changes: str) -> str:
 
 def write_set(
     database: Database, data_set: DataSet, copies: Path, *, who: str, now: str, progress: Progress = SILENT
-) -> WriteReport:
+) -> WriteBackReport:
     """Write what people changed into the files, which were just read, and note it; raises as `DataSet.write`.
 
     The files as they were go into a folder of `copies`: of these the first and the newest stay.

@@ -24,7 +24,7 @@ from captune.jobs.manifest import Manifest, ShardList
 from captune.jobs.shards import PLAIN, SHARD_FORMATS, shard_numbers
 from captune.library.database import Database
 from captune.library.sets.corrected import KnownCaption, known_images
-from captune.library.sets.data_set import Kind, SetImage, WriteReport, path_in
+from captune.library.sets.data_set import Kind, SetImage, WriteBackReport, path_in
 
 _NAN = float("nan")
 REJECTED = "a person rejected its caption"
@@ -102,7 +102,7 @@ class JobSet:
     def _file(self, name: str) -> str:
         return os.path.normpath(os.path.join(self._images or self._manifest.inputs.folder or self.folder, name))
 
-    def write(self, database: Database, former: Path) -> WriteReport:
+    def write(self, database: Database, former: Path) -> WriteBackReport:
         """Write corrected captions into the rows of the shards; see `DataSet.write`.
 
         A shard that was changed is known as a person's from then on: nothing throws it away unasked. Where files were
@@ -125,14 +125,14 @@ class JobSet:
                     changed[file] = new
                     images += differ
             if not changed:
-                return WriteReport(self.kind, 0)
+                return WriteBackReport(self.kind, 0)
             former.mkdir(parents=True)
             for file in changed:
                 shutil.copy2(self.folder / file, former / file)
             self._store.delete(REPORT)  # first: what is made of the shards is out of step with them from now on
             for file, rows in changed.items():
                 self._publish(file, rows)
-        return WriteReport(self.kind, images, tuple(changed), str(former))
+        return WriteBackReport(self.kind, images, tuple(changed), str(former))
 
     def _lock(self, locks: ExitStack) -> None:
         """Keep runs out, of whatever parts."""

@@ -35,7 +35,7 @@ from captune.datasets.prepared import (
 )
 from captune.library.database import Database
 from captune.library.sets.corrected import KnownImage, known_images, merged
-from captune.library.sets.data_set import Kind, SetImage, WriteReport, path_in
+from captune.library.sets.data_set import Kind, SetImage, WriteBackReport, path_in
 
 _WRITTEN_ANEW = ("version", "splits", "image_digests", "digest")
 _NAN = float("nan")
@@ -103,13 +103,13 @@ class PreparedSet:
             raise CaptuneError(f"{path} is damaged: {error}.", "Remove it: the images in it are in no split.") from None
         return records
 
-    def write(self, database: Database, former: Path) -> WriteReport:
+    def write(self, database: Database, former: Path) -> WriteBackReport:
         """Write references and splits, with copies of the files as they were in `former`; see `DataSet.write`."""
         data = read_prepared(self.folder)
         before = [record for split in data.splits for record in self._records(f"{split}{SPLIT_SUFFIX}")]
         after = _Corrected(database, self.folder, before, self._left_out())
         if not after.changed:
-            return WriteReport(self.kind, 0, digest=data.digest)
+            return WriteBackReport(self.kind, 0, digest=data.digest)
         after.check()
         copied = self._copy(former)
         trusted = splits_written_here(self.folder)
@@ -120,7 +120,7 @@ class PreparedSet:
             if not trusted:
                 (stage / MARK).unlink()
         files = tuple(f"{split}{SPLIT_SUFFIX}" for split in after.splits)
-        return WriteReport(self.kind, after.changed, files, str(copied), digest, len(after.left_out))
+        return WriteBackReport(self.kind, after.changed, files, str(copied), digest, len(after.left_out))
 
     def _copy(self, former: Path) -> Path:
         """Copy the files that are about to be replaced."""
