@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import captune
+from captune.core.files.paths import MARK
 from captune.inference.captioner import Captioner
 from captune.jobs.job import JobReport
 from copies import Copy
@@ -44,11 +45,11 @@ def kill(warm: str, here: Path, step: int, out: str, **options: Any) -> int:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a job but its locks."""
+    """Every file of a job but its locks, and the mark with the numbers that files have on this disk."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
+        if path.is_file() and path.suffix != ".lock" and path.name != MARK
     }
 
 
@@ -57,8 +58,8 @@ def test_every_step(warm: str, here: Path, format: str) -> None:
     report = job(here, f"whole-{format}", format=format)
     assert (report.pictures, report.done, report.failed, report.shards_done) == (20, 20, len(BAD), 3)
     expected = contents(here / f"whole-{format}")
-    steps = 11  # list, manifest, look and shard three times, failures, duplicates, report
-    for step in range(steps) if format == "jsonl" else (3, 7):
+    steps = 12  # list, its mark, manifest, look and shard three times, failures, duplicates, report
+    for step in range(steps) if format == "jsonl" else (4, 8):
         out = f"killed-{format}-{step}"
         assert kill(warm, here, step, out, format=format) == -signal.SIGKILL
         assert contents(here / out).keys() != expected.keys()
@@ -70,13 +71,13 @@ def test_every_step(warm: str, here: Path, format: str) -> None:
 
 def test_killed_again_and_again(warm: str, here: Path) -> None:
     for _ in range(8):
-        kill(warm, here, 2, "often")  # each run gets at most one shard further
+        kill(warm, here, 3, "often")  # each run gets at most one shard further
     job(here, "often")
     assert contents(here / "often") == contents(here / "whole-jsonl")
 
 
 def test_what_stands_in_the_folder_after_a_kill_is_whole(warm: str, here: Path) -> None:
-    kill(warm, here, 5, "part")
+    kill(warm, here, 6, "part")
     shards = sorted((here / "part").glob("captions-*"))
     assert [shard.name for shard in shards] == ["captions-00000.jsonl"]
     assert [json.loads(line)["image"] for line in shards[0].read_text().splitlines()] == [

@@ -339,6 +339,8 @@ def _create(request: JobRequest, identity: Identity, progress: Progress) -> None
     with progress.task("Listing the images"):
         listing = ShardList.of(request.list_shards(progress.warn))
         listing.write(request.store)
+        if isinstance(request.store, LocalStore):  # the images that it names may lie anywhere
+            mark_written(request.store.folder / JOB, [os.path.basename(SHARD_LIST)])
     Manifest(
         captune=__version__,
         model=request.model,
@@ -349,8 +351,6 @@ def _create(request: JobRequest, identity: Identity, progress: Progress) -> None
         images=listing.count_images(),
         started=today(),
     ).write(request.store)
-    if isinstance(request.store, LocalStore):  # what the list names may lie anywhere
-        mark_written(request.store.folder / JOB, [os.path.basename(name) for name in (MANIFEST, SHARD_LIST)])
 
 
 def identify(request: JobRequest, progress: Progress) -> tuple[Identity, Captioner | None]:

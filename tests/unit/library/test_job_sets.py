@@ -47,7 +47,7 @@ def lay(folder: Path, format: str = "jsonl", *, here: bool = True, shards: int =
     inputs = Inputs(("photos",), 0, str(folder))
     Manifest("0.1", "base", "digest", options, inputs, len(SHARDS), 5, "2026-01-02").write(store)
     if here:
-        mark_written(folder / "captions" / "_job", ["manifest.json", "pieces.jsonl"])
+        mark_written(folder / "captions" / "_job", ["pieces.jsonl"])
     for number, names in enumerate(SHARDS[:shards]):
         texts = [
             [f"a dgo {name[0]}", f"second {name[0]}"] if name == "2.png" else [f"a dgo {name[0]}"] for name in names
@@ -163,7 +163,7 @@ def test_images_of_a_job_from_elsewhere_have_to_be_named(tmp_path: Path) -> None
     (job / "captions-00000.jsonl").write_text(lines)
     (job / "captions-00001.jsonl").unlink()
     assert opened(job, images=tmp_path / "photos").status().unreadable == 0
-    mark_written(job / "_job", ["manifest.json", "pieces.jsonl"])
+    mark_written(job / "_job", ["pieces.jsonl"])
     (job / "captions-00000.jsonl").write_text(lines.replace("0.png", "/etc/hostname"))
     with pytest.raises(CaptuneError, match="hostname"):  # the job found no such image
         opened(job)

@@ -17,7 +17,7 @@ from captune.core.files import atomic_file, sync_folder
 from captune.core.files.locks import Locked
 from captune.core.files.paths import STEP, Boundary, written_here
 from captune.core.records import Caption
-from captune.core.stores import JOB, MANIFEST, REPORT, SHARD_LIST
+from captune.core.stores import JOB, REPORT, SHARD_LIST
 from captune.core.stores.local import LocalStore
 from captune.datasets.sources.listing import FILES
 from captune.jobs.manifest import Manifest, ShardList
@@ -52,8 +52,7 @@ class JobSet:
     @cached_property
     def _listed(self) -> tuple[frozenset[str], tuple[str, ...]]:
         """The images that the job found where it was run here: files, and what paths in its archives begin with."""
-        names = [name.removeprefix(f"{JOB}/") for name in (MANIFEST, SHARD_LIST)]
-        if not written_here(self.folder / JOB, names):
+        if not written_here(self.folder / JOB, [os.path.basename(SHARD_LIST)]):
             return frozenset(), ()
         files = frozenset(os.path.abspath(self._file(name)) for shard in self._shards for name in shard.names)
         archives = {os.path.abspath(self._file(shard.location)) for shard in self._shards if shard.kind != FILES}
