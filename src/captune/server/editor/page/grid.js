@@ -21,7 +21,6 @@ export class Grid {
     new ResizeObserver(() => this.layout()).observe(this.element);
     state.addEventListener("list", () => this.reset());
     state.addEventListener("rows", (event) => this.refresh(event.detail));
-    state.addEventListener("stale", () => this.element.isConnected && this.loadShown());
     state.addEventListener("current", () => this.showCurrent());
     this.element.addEventListener("click", (event) => this.onClick(event));
     this.element.addEventListener("dblclick", (event) => {

@@ -32,7 +32,6 @@ export class Single {
       document.addEventListener(name, () => setTimeout(() => { this.pressed = false; drawLater(); }));
     }
     state.addEventListener("current", () => this.element.isConnected && this.show());
-    state.addEventListener("stale", () => this.element.isConnected && state.want([state.image]));
     state.addEventListener("rows", (event) => this.element.isConnected && event.detail.has(state.image) && this.refresh());
   }
 

@@ -109,17 +109,20 @@ class State extends EventTarget {
     this.#soon = setTimeout(() => this.refreshAbout().catch((problem) => this.emit("problem", problem)), 1500);
   }
 
+  async #loadAgain(ids) {
+    this.put((await get(`details?${ids.map((id) => `image=${id}`).join("&")}`)).images);
+  }
+
   /** Load what other pages and programs changed meanwhile. What this page changed comes once more. */
   async poll() {
     const answer = await get(`changes?since=${this.serial}`);
     this.serial = answer.serial;
     const changed = answer.images?.filter((id) => this.rows.has(id));
     if (changed && !changed.length) return;
-    if (changed && changed.length <= AT_ONCE) {
-      this.put((await get(`details?${changed.map((id) => `image=${id}`).join("&")}`)).images);
-    } else { // what is in sight is loaded again now, the rest when it is shown
-      for (const id of changed ?? [...this.rows.keys()]) this.rows.delete(id);
-      this.emit("stale");
+    if (changed && changed.length <= AT_ONCE) await this.#loadAgain(changed);
+    else { // those in sight are loaded again with the current one, the others when they are shown
+      for (const id of changed ?? [...this.rows.keys()]) if (id !== this.image) this.rows.delete(id);
+      if (this.image) await this.#loadAgain([this.image]);
     }
     this.aboutSoon();
   }
