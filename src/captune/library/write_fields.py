@@ -19,6 +19,7 @@ from captune.images.metadata.files import (
     Edit,
     existing_keywords,
     existing_texts,
+    is_foreign,
     is_written,
     packet_path,
     write_in_place,
@@ -67,14 +68,16 @@ class ImageFields:
         if not os.path.exists(path):
             raise ImageError(image.path, "it is no file any more", "Bring the library in step: captune library add")
         before, packet = state_of(Path(path)), self._packet_state(image.path)
-        edits = [edit for edit in self._edits(image) if not is_written(path, edit)]
-        if not edits:
+        edits = [*self._edits(image)]
+        if is_written(path, *edits):
             return "unchanged"
         if before != image.state or not self._knows_packet(image, packet):
             return "changed"
+        beside = packet_path(Path(path))
+        if is_foreign(beside):
+            raise ImageError(image.path, f"{beside.name} beside it is no XMP packet that could be changed")
         if not dry_run:
-            for edit in edits:
-                write_in_place(path, edit)
+            write_in_place(path, *edits)
             with self._database.write() as connection:
                 self._note(connection, image, before, packet)
         return "written"

@@ -104,3 +104,20 @@ def test_a_file_that_somebody_changed_is_not_replaced(library: captune.Library, 
         library.export(tmp_path / "texts", format="sidecar")
     with pytest.raises(CaptuneError, match="does not lie in"):
         library.export(tmp_path / "other" / "metadata.jsonl")
+
+
+def test_prepare_takes_what_people_approved_in_a_library(library: captune.Library, tmp_path: Path) -> None:
+    expected = {str(library.folder / path): texts for path, texts in REFERENCES.items()}
+    (library.folder / "day" / "4.txt").write_text("a draft\n")  # not what lies beside the images
+    assert references(library.folder, None, tmp_path / "images") == expected
+    (library.folder / ".captune").rename(tmp_path / "own")
+    assert references(tmp_path / "own", library.folder, tmp_path / "images") == expected
+    elsewhere = captune.Library(library.folder, tmp_path / "own")
+    with elsewhere.database.write() as connection:
+        connection.executemany("INSERT INTO parts VALUES (?, ?)", [(1, "train"), (2, "val"), (3, "test")])
+    _, records = read_source(tmp_path / "own", None, library.folder)
+    assert [record.split for record in records] == ["train", "val", "test"]
+    with elsewhere.database.write() as connection:
+        connection.execute("UPDATE captions SET status = 'draft'")
+    (tmp_path / "own").rename(library.folder / ".captune")
+    assert find_format(library.folder)[0] == "sidecar"

@@ -28,6 +28,7 @@ FORMATS = Table(
     "dataset format",
     {
         "captune": "captune.datasets.formats.prepared",
+        "library": "captune.library.dataset",
         "datasets": "captune.datasets.formats.hub",
         "karpathy": "captune.datasets.formats.karpathy",
         "imagefolder": "captune.datasets.formats.image_folder",

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import reduce
@@ -151,7 +151,7 @@ def write_copy(source: str | bytes, target: Path, edit: Edit) -> str | None:
     return _put(data, target, writer, like=path, times=True, packet=Path(path) if path else target)
 
 
-def write_in_place(path: str, edit: Edit) -> str | None:
+def write_in_place(path: str, *edits: Edit) -> str | None:
     """Edit the metadata of an image file, whole or not at all; what cannot hold it gets `NAME.xmp` beside it.
 
     A person's words in it are treated as `existing` says. Permissions stay, the time of change is now; a file that
@@ -161,26 +161,53 @@ def write_in_place(path: str, edit: Edit) -> str | None:
     data = _read(path)
     if not os.access(path, os.W_OK):
         raise NotWritable(f"No permission to write {path}.", "Change its permissions, or write copies: --out DIR")
-    writer = _writer(edit, _read_into(edit.reader(), data, _packet(Path(path))).words(), data, Path(path))
-    return None if writer is None else _put(data, Path(path), writer, like=path, times=False, packet=Path(path))
+    edited = _edited(path, data, edits)
+    if edited.image != data:
+        _write(Path(path), edited.image, like=path, times=False)
+    if edited.packet is not None and edited.packet != _packet(Path(path)):
+        _write(packet_path(Path(path)), edited.packet, like=None, times=False)
+    return edited.reason
 
 
-def is_written(path: str, edit: Edit) -> bool:
-    """Whether an image file, or what lies beside it, says already what an edit would write."""
+def is_written(path: str, *edits: Edit) -> bool:
+    """Whether an image file, or what lies beside it, says already what edits would write."""
     data = _read(path)
-    writer = _writer(edit, _read_into(edit.reader(), data, _packet(Path(path))).words(), data, Path(path))
-    if writer is None:
-        return True
-    try:
-        return with_fields(data, writer) == data
-    except UnsupportedImage:
-        packet = None if _is_foreign(packet_path(Path(path))) else _packet(Path(path))
-        return packet is not None and writer.packet(packet) == packet
+    edited = _edited(path, data, edits)
+    return edited.image == data and edited.packet in (None, _packet(Path(path)))
+
+
+@dataclass(frozen=True)
+class _Edited:
+    """What an image file and the packet beside it (None: as it is) are to be; why not all stands in the image."""
+
+    image: bytes
+    packet: bytes | None
+    reason: str | None
+
+
+def _edited(path: str, data: bytes, edits: Sequence[Edit]) -> _Edited:
+    beside = packet_path(Path(path))
+    before = packet = _packet(Path(path))
+    reason = None
+    for edit in edits:
+        if edit.existing.mode != "replace" and is_foreign(beside):
+            edit.existing.preserved += 1
+            continue
+        read = _read_into(edit.reader(), data, packet)
+        writer = edit.writer(read.words(), read)
+        if writer is None:
+            continue
+        try:
+            data = with_fields(data, writer)
+        except UnsupportedImage as cannot:
+            reason = str(cannot)
+            packet = writer.packet(None if packet is before and is_foreign(beside) else packet)
+    return _Edited(data, packet if packet is not before else None, reason)
 
 
 def _writer(edit: Edit, words: list[str], data: bytes, image: Path) -> Writer | None:
     """What writes; None: what stands in an image or beside it stays."""
-    if edit.existing.mode != "replace" and _is_foreign(packet_path(image)):
+    if edit.existing.mode != "replace" and is_foreign(packet_path(image)):
         edit.existing.preserved += 1
         return None
     return edit.writer(words, _read_into(edit.reader(), data, _packet(image)))
@@ -210,7 +237,7 @@ def _packet(image: Path) -> bytes | None:
     return _read(str(path)) if path.is_file() else None
 
 
-def _is_foreign(path: Path) -> bool:
+def is_foreign(path: Path) -> bool:
     """Whether a file has the name of a packet and is none that could be changed."""
     try:
         return path.is_file() and packet_with_caption(_read(str(path)), "") == b""
@@ -221,7 +248,7 @@ def _is_foreign(path: Path) -> bool:
 def _write_beside(image: Path, packet: bytes | None, writer: Writer) -> None:
     """Write the packet beside an image; one that is there keeps its other properties."""
     path = packet_path(image)
-    made = writer.packet(None if _is_foreign(path) else packet)
+    made = writer.packet(None if is_foreign(path) else packet)
     if made != packet or not path.is_file():
         _write(path, made, like=None, times=False)
 
