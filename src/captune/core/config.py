@@ -33,6 +33,7 @@ class Leaf:
     env: tuple[str, ...]
     former_env: tuple[str, ...] = ()
     panel: str = ""
+    needs: str = ""
 
     @property
     def key(self) -> str:
@@ -80,6 +81,7 @@ def leaves(config: str | Verb | type[Options]) -> dict[str, Leaf]:
                 help=leaf.description or "",
                 env=(f"CAPTUNE_{name.upper()}", *env),
                 panel=group.panel,
+                needs=str(extra.get("needs", "")),
                 former_env=tuple(f"CAPTUNE_{old.upper()}" for old, new in FORMER.items() if new == name),
             )
     return found
@@ -121,6 +123,7 @@ def resolve(
         merged.put(key, value, source, level)
     if "sample" in known:
         merged.turn_sampling_on(known["sample"].section)
+    merged.check_needs()
     return Resolved(_validate(config, merged.values, merged.sources, known), merged.sources)
 
 
@@ -178,6 +181,13 @@ class _Merged:
         self.values.setdefault(leaf.section, {})[leaf.name] = value
         self.sources[leaf.key] = source
         self._levels[leaf.key] = level
+
+    def check_needs(self) -> None:
+        """Raise `UsageError` for a flag that does nothing without another option."""
+        for leaf in self._known.values():
+            if leaf.needs and self._levels.get(leaf.key) == 3 and not self.values[leaf.section].get(leaf.needs):
+                needed, source = self._known[leaf.needs].flag, self.sources[leaf.key]
+                raise UsageError(f"{source} does nothing without {needed}.", f"Add {needed}, or leave {source} out.")
 
     def turn_sampling_on(self, section: str) -> None:
         """`sample` for what only counts when captions are sampled, by the source that gave it last."""

@@ -145,3 +145,18 @@ def test_two_options_of_one_name_are_refused() -> None:
 
     with pytest.raises(TypeError, match="two options named seed"):
         leaves(Both)
+
+
+def test_a_flag_that_does_nothing_without_another_is_refused(tmp_path: Path) -> None:
+    for flag, needed in (("schema_retries", "schema"), ("prompt_seed", "prompts")):
+        name, other = flag.replace("_", "-"), needed.replace("_", "-")
+        assert f"--{name} does nothing without --{other}." in said(config="caption", flags={flag: 3})
+        assert f"does nothing without --{other}." in said(config="caption", sets=[f"{name_of(flag)}=3"])
+        assert resolve("caption", flags={flag: 3, needed: "{}"}).sources
+        file = tmp_path / "whole.yaml"  # a whole configuration says all options
+        file.write_text(dump(resolve("caption").values), encoding="utf-8")
+        resolve("caption", file=file, environment={f"CAPTUNE_{flag.upper()}": "3"})
+
+
+def name_of(option: str) -> str:
+    return leaves("caption")[option].key

@@ -77,6 +77,14 @@ def test_a_column_of_prompts(server: StandIn) -> None:
     assert [row.prompt for row in rows] == ["What is {this}?", "In Port, Málaga, Andalusia, Spain?"]
     with pytest.raises(UsageError, match="no column 'txt' for --prompt-column"):
         list(captune.caption("t.parquet", **{**options, "prompt_column": "txt"}))
+    asked = len(server.asked)
+    for call in (
+        lambda: list(captune.caption("photos", **options)),
+        lambda: captune.caption_job("photos", "out", **options),
+    ):
+        with pytest.raises(UsageError, match="--prompt-column text: none of the inputs has columns"):
+            call()
+    assert len(list(captune.caption(["photos", "t.parquet"], **options))) == asked + len(list(Path("photos").iterdir()))
 
 
 def test_an_unknown_field_is_refused_before_anything_is_done(server: StandIn) -> None:

@@ -10,10 +10,13 @@ from captune.core.aliases import with_new_names
 Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z]{2,4})?$")]
 
 
-def option(default: Any, help: str, *, env: str | None = None, **checks: Any) -> Any:
-    """A field with its help and, where another tool's users expect one, an environment variable."""
-    extra: Any = {"env": env} if env else None
-    return Field(default, description=help, json_schema_extra=extra, **checks)
+def option(default: Any, help: str, *, env: str | None = None, needs: str | None = None, **checks: Any) -> Any:
+    """A field with its help and, where another tool's users expect one, an environment variable.
+
+    `needs` is the option of its group without which it does nothing.
+    """
+    extra: Any = {name: value for name, value in (("env", env), ("needs", needs)) if value}
+    return Field(default, description=help, json_schema_extra=extra or None, **checks)
 
 
 class Options(BaseModel):

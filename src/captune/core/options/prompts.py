@@ -18,7 +18,7 @@ class PromptOptions(Options, section="prompts", panel="Prompts"):
         "File of prompts of which each image gets one: YAML or JSON (entries with prompt, weight, folder), or a text "
         "file with a prompt a line.",
     )
-    prompt_seed: int = option(0, "Another seed gives images other prompts of the file.", ge=0)
+    prompt_seed: int = option(0, "Another seed gives images other prompts of the file.", ge=0, needs="prompts")
     prompt_column: str | None = option(
         None, "Column of a Parquet file or data set with the prompt of each row, word for word.", max_length=1000
     )

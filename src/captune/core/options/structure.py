@@ -16,5 +16,5 @@ with warnings.catch_warnings():
             "properties become fields of the rows.",
         )
         schema_retries: int = option(
-            2, "How often an image is tried again whose answer does not fit the --schema.", ge=0, le=20
+            2, "How often an image is tried again whose answer does not fit the --schema.", ge=0, le=20, needs="schema"
         )

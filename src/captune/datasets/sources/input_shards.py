@@ -99,6 +99,7 @@ def list_input_shards(
     `UsageError` where nothing is found, `CaptuneError` for an archive that cannot be opened.
     """
     items = [item if isinstance(item, Listed) else os.fspath(item) for item in inputs]
+    has_column = prompts is None
     inside = ANYWHERE if allow_outside else os.path.abspath(images) if images else ""
     listed = inside or os.getcwd()
     check_listed([item for item in items if isinstance(item, Listed)], listed)
@@ -117,6 +118,7 @@ def list_input_shards(
         else:
             if prompts is not None and kind in _TABLES:
                 _check_column(prompts, KINDS[kind].columns_of(location), location)
+                has_column = True
             for shard in KINDS[kind].find(location, shard_size):
                 yield replace(shard, inside=inside, prompts=(prompts or "") if kind in _TABLES else "")
                 empty = False
@@ -124,6 +126,11 @@ def list_input_shards(
         yield InputShard(FILES, "", start, len(files), tuple(files), limit)
     elif empty:
         raise UsageError(f"There are no images in {', '.join(items[:3])}.", "Does it hold what you expect?")
+    if not has_column:
+        raise UsageError(
+            f"--prompt-column {prompts}: none of the inputs has columns.",
+            "Give a Parquet file or a data set, or leave it out; --prompts gives images of files a prompt each.",
+        )
 
 
 def _check_column(name: str, names: list[str], location: str) -> None:
