@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,11 @@ def embedded(clip: Path, *, texts: list[str] | None = None, picture: str = "") -
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def is_cut(text: str) -> bool:
+    """Whether the prompt with this text has more letters than the 24 tokens leave between start and end."""
+    return len(f"Aphotodepicts{text}".replace(" ", "")) > 22
+
+
 @pytest.fixture(scope="module")
 def turned(clip: Path) -> Path:
     """The same CLIP with every cosine of the other sign: what one counts as 0 the other counts."""
@@ -97,6 +103,7 @@ def test_it_is_the_papers(clip: Path, turned: Path, pictures: dict[str, str]) ->
         each = [scores["clip_score"] for scores in report.per_image.values()]
         assert report.scores["clip_score"] == pytest.approx(np.mean(each))
         assert report.settings["clip_model"] == str(folder)
+        assert report.settings["clip_cut"] == sum(map(is_cut, [*HYPOTHESES.values(), *chain(*REFERENCES.values())]))
         assert set(report.intervals) == {"clip_score", "ref_clip_score"}
     assert positive == set(HYPOTHESES)
 

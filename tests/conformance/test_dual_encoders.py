@@ -30,6 +30,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.images.batches import read_pixels
 from captune.inference.match import Match, match_pixels
 from captune.library.library import Library
+from captune.models.blip_matcher import BlipMatcher
 from captune.models.loading.loader import family_of
 from captune.models.matcher import load_matcher
 from dual_encoders import KINDS, LONGEST, WIDE, save_dual
@@ -186,7 +187,12 @@ def test_models_that_match_nothing(saved: dict[str, str], tmp_path: Path) -> Non
     weights = load_file(half / "model.safetensors")
     texts = {name: value for name, value in weights.items() if not name.startswith("vision")}
     save_file(texts, half / "model.safetensors", {"format": "pt"})
-    refused("half", "39 weights are missing, such as vision_model", "text or its vision part alone")
+    refused("half", "39 weights are missing, such as vision_model", "may be a part alone")
+    BlipMatcher.tiny().save(tmp_path / "blip")
+    weights = load_file(tmp_path / "blip" / "model.safetensors")
+    headless = {name: value for name, value in weights.items() if "itm_head" not in name}
+    save_file(headless, tmp_path / "blip" / "model.safetensors", {"format": "pt"})
+    refused("blip", "2 weights are missing, such as itm_head.bias")
     CLIPTextModel(CLIPTextConfig(vocab_size=9, **WIDE)).save_pretrained(tmp_path / "texts")
     refused("texts", r"is the text part of a model alone \(CLIPTextModel\)", "Take the whole")
     GPT2Model(GPT2Config(vocab_size=9, n_layer=1, n_head=1, n_embd=8)).save_pretrained(tmp_path / "gpt2")

@@ -55,7 +55,7 @@ def clip_score(corpus: Corpus) -> MetricResult:
     both = np.divide(2 * fit * nearest, fit + nearest, out=np.zeros(len(fit)), where=fit + nearest > 0)
     # Of which captions and references CLIP read only the beginning.
     cut = sum(clip.cut([PREFIX + text for text in (*corpus.hypotheses, *references)]))
-    settings = {"clip_model": corpus.context.clip_model, **({"cut": cut} if cut else {})}
+    settings = {"clip_model": corpus.context.clip_model, **({"clip_cut": cut} if cut else {})}
     return averaged({"clip_score": fit, "ref_clip_score": both}, settings)
 
 

@@ -183,9 +183,17 @@ def retrieve(
     if isinstance(matcher, BlipMatcher):
         groups = _judged(matcher, embeddings, texts, max(best, candidates), for_texts, progress)
         return [pair for group in groups for pair in sorted(group, key=lambda m: -(m.probability or 0))[:best]]
-    rows = match_embeddings(matcher, embeddings, texts)
-    groups = [[row[number] for row in rows] for number in range(len(texts))] if for_texts else rows
-    return [pair for group in groups for pair in sorted(group, key=lambda m: -m.similarity)[:best]]
+    near = embeddings.vectors @ matcher.embed_texts(texts).float().cpu().numpy().T
+    if not for_texts:
+        rows = np.argsort(-near, axis=1, kind="stable")[:, :best]
+        every = match_embeddings(matcher, embeddings, texts)
+        return [pairs[number] for pairs, row in zip(every, rows.tolist(), strict=True) for number in row]
+    # The best images of all texts alone: there may be a million others.
+    columns = np.argsort(-near, axis=0, kind="stable")[:best].T
+    kept = {int(number): None for number in columns.ravel()}
+    found = replace(embeddings, images=tuple(embeddings.images[n] for n in kept), vectors=embeddings.vectors[[*kept]])
+    pairs_by_image = dict(zip(kept, match_embeddings(matcher, found, texts), strict=True))
+    return [pairs_by_image[image][text] for text, column in enumerate(columns.tolist()) for image in column]
 
 
 def _judged(

@@ -18,7 +18,7 @@ from torch.nn import functional
 from captune.models.backbone import PixelSettings
 from captune.models.from_scratch import learn_tokenizer
 from captune.models.loading.pretrained import pretrained, readable_by_earlier
-from captune.models.matcher import Matcher, is_blip_matcher, no_matcher
+from captune.models.matcher import Matcher, check_whole, is_blip_matcher, no_matcher
 
 KIND = "BlipForImageTextRetrieval"
 
@@ -39,7 +39,9 @@ class BlipMatcher(Matcher):
         config = pretrained(AutoConfig, name, **hub)
         if not is_blip_matcher(config):
             raise no_matcher(name, config)
-        model: Any = pretrained(BlipForImageTextRetrieval, name, dtype=torch.float32, **hub)
+        found = pretrained(BlipForImageTextRetrieval, name, dtype=torch.float32, output_loading_info=True, **hub)
+        model, report = found
+        check_whole(name, list(report["missing_keys"]))
         tokenizer = pretrained(AutoTokenizer, name, **hub)
         return cls(model.eval(), tokenizer, PixelSettings.of(pretrained(BlipImageProcessorPil, name, **hub)))
 

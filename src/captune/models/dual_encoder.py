@@ -22,7 +22,7 @@ from captune.core.errors import CaptuneError
 from captune.images.preprocessing import Preprocessing
 from captune.models.backbone import PixelSettings
 from captune.models.loading.pretrained import load_processor, load_tokenizer, pretrained
-from captune.models.matcher import ADVICE, Matcher, no_matcher
+from captune.models.matcher import ADVICE, Matcher, check_whole
 
 # Text models that count positions from behind the id of their padding.
 _COUNT_BEHIND_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "altclip_text_model")
@@ -43,7 +43,9 @@ class DualEncoder(Matcher):
         from transformers import AutoModel
 
         model, report = pretrained(AutoModel, name, dtype=torch.float32, output_loading_info=True, **hub)
-        _check_whole(name, model, report["missing_keys"])
+        # Only a `VisionTextDualEncoderModel` uses BERT's pooler, which the weights of others may lack.
+        pools = model.config.model_type == "vision-text-dual-encoder"
+        check_whole(name, [each for each in report["missing_keys"] if pools or ".pooler." not in each])
         if (
             model.config.model_type == "aimv2"
         ):  # transformers 5.23: its texts are causal with sdpa only where one is padded
@@ -122,19 +124,6 @@ class DualEncoder(Matcher):
         if hasattr(self.model, "max_log_logit_scale"):  # AIMv2
             scale = scale.clamp(0.0, self.model.max_log_logit_scale)
         return (cosines * scale.exp()).softmax(-1)
-
-
-def _check_whole(name: str | Path, model: Any, missing: Sequence[str]) -> None:
-    """Raise `CaptuneError` where weights are missing that vectors are made of: `transformers` draws them at random."""
-    if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
-        raise no_matcher(name, model.config)
-    pooled = model.config.model_type == "vision-text-dual-encoder"  # the others do not use BERT's pooler
-    lacking = sorted(each for each in missing if pooled or ".pooler." not in each)
-    if lacking:
-        raise CaptuneError(
-            f"{name} does not hold the whole model: {len(lacking):,} weights are missing, such as {lacking[0]}.",
-            f"It may be its text or its vision part alone. {ADVICE}",
-        )
 
 
 def _pooled(features: Any, model: Any) -> Tensor:

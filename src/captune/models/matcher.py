@@ -177,6 +177,15 @@ def no_matcher(source: str | Path, config: Any) -> CaptuneError:
     return CaptuneError(f"{source} is a {built}: it was not trained to compare images with texts.", ADVICE)
 
 
+def check_whole(source: str | Path, missing: Sequence[str]) -> None:
+    """Raise `CaptuneError` where weights are missing: `transformers` draws them at random."""
+    if missing:
+        raise CaptuneError(
+            f"{source} does not hold the whole model: {len(missing):,} weights are missing, such as {min(missing)}.",
+            f"It may be a part alone, or another model's weights. {ADVICE}",
+        )
+
+
 def full_name(name: str) -> str:
     """A folder with its whole path, a Hub id as it is."""
     return os.path.realpath(os.path.expanduser(name)) if os.path.exists(os.path.expanduser(name)) else name

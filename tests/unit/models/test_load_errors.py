@@ -193,3 +193,8 @@ def test_models_of_other_kinds_are_told_by_what_they_do(kind: str, told: str) ->
     error = unknown_kind("m", kind, ["blip", "git"])
     assert told in error.message
     assert "blip, git" in error.hint
+
+
+def test_a_tokenizer_that_needs_sentencepiece(tmp_path: Path) -> None:
+    missing = ImportError("\nSiglipTokenizer requires the SentencePiece library but it was not found.")
+    assert load_error("m", tmp_path, missing).hint == "pip install sentencepiece"

@@ -39,6 +39,8 @@ def load_error(name: str, folder: Path | None, error: Exception, known: Iterable
         )
     message = f"The model {name if folder is None else f'in {folder}'} cannot be loaded: {reason(error)}"
     if isinstance(error, ImportError):
+        if "sentencepiece" in str(error).lower():
+            return CaptuneError(f"The tokenizer of {folder or name} needs sentencepiece.", "pip install sentencepiece")
         return CaptuneError(message, "Install what it needs, or choose another model.")
     if folder is None:
         return _fetched_error(name, error)
