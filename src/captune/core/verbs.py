@@ -157,7 +157,7 @@ CAPTION_LIBRARY = Verb(
     "caption",
     LOOK,
     "A model captions images of a library: drafts.",
-    ("FilterOptions", "DraftOptions", "PromptOptions", "WordingOptions", *_CAPTIONING),
+    ("DraftFilterOptions", "DraftOptions", "PromptOptions", "WordingOptions", *_CAPTIONING),
     when_stopped="Drafts so far stand; the same command goes on.",
 )
 # `captune library write`.

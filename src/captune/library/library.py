@@ -33,6 +33,7 @@ from captune.library.search import by_words, ids_of, listed_images, with_caption
 from captune.library.sets.data_set import WriteBackReport, read_set, without_captions, write_set
 from captune.library.sets.opening import open_set
 from captune.library.transfer import back_up, export_rows, import_rows, write_lines
+from captune.library.unknown import unknown_names
 from captune.library.vectors import damaged_vectors, forget_vectors, joined_by_rank
 from captune.library.write import WriteReport, write_out
 
@@ -206,6 +207,11 @@ class Library:
                 joined = list(near.items())
             scores = [(image, score, near.get(image)) for image, score in joined]
             return FoundImages(with_captions(connection, scores, condition, limit), self.folder)
+
+    def unknown_names(self, **conditions: Any) -> list[str]:
+        """A sentence for each of the conditions that is true of no image: what the library has instead."""
+        with self.database.read() as connection:
+            return unknown_names(connection, resolve("search", flags=conditions).values.filter)
 
     def duplicates(self, words: str = "", **options: Any) -> DuplicateGroups:
         """Copies and images that look alike, among those that have the words and of which the conditions are true.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import sqlite3
 import unicodedata
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from captune.core.errors import UsageError
-from captune.core.options.library import NO_SPLIT, FilterOptions
+from captune.core.options.library import NO_SPLIT, DraftFilterOptions, FilterOptions
 from captune.core.text import unspaced_language
 from captune.library.scan import encoded
 
@@ -51,11 +52,12 @@ class _Clauses:
         self.values += [v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for v in values]
 
 
-def condition_of(options: FilterOptions) -> Condition:
+def condition_of(options: DraftFilterOptions) -> Condition:
     """The conditions that the options name."""
     images, captions = _Clauses(), _Clauses()
-    if options.under is not None:
-        folder = encoded(options.under.strip("/"))
+    under = "." if options.under is None else posixpath.normpath(options.under.strip("/") or ".")
+    if under != ".":
+        folder = encoded(under)
         images.add("(i.path >= CAST(? AS TEXT) AND i.path < CAST(? AS TEXT))", folder + b"/", folder + b"0")
     for tag in options.tag:
         images.add("EXISTS (SELECT 1 FROM keywords k WHERE k.image = i.id AND k.keyword = ?)", tag)
@@ -85,6 +87,10 @@ def condition_of(options: FilterOptions) -> Condition:
     if options.confidence is not None:
         sign, number = re.findall(r"[<>=]+|[\d.]+", options.confidence)
         captions.add(f"c.confidence {sign} ?", float(number))
+    if isinstance(options, FilterOptions) and options.language is not None:
+        language = options.language.lower().replace("-", "_") + "_"
+        noted = "substr(replace(lower(coalesce(c.language, 'und')), '-', '_') || '_', 1, ?) = ?"
+        captions.add(noted, len(language), language)
     return Condition((*images.clauses, *captions.clauses), (*images.values, *captions.values), bool(captions.clauses))
 
 

@@ -11,7 +11,9 @@ from captune.library.query import Condition, Words, words_of
 
 # Captions that are put in order: a word that more have tells them apart by nothing but their length.
 _MOST = 5_000
-_COLUMNS = "i.id AS image, i.path, c.id AS caption, c.text, c.status, c.written_by, c.model, c.confidence, c.flags"
+_COLUMNS = (
+    "i.id AS image, i.path, c.id AS caption, c.text, c.status, c.written_by, c.model, c.confidence, c.flags, c.language"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,10 @@ class FoundImage:
     model: str = ""
     confidence: float | None = None
     flags: tuple[str, ...] = ()
+    language: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        names = ("path", "caption", "score", "similarity", "status", "written_by", "model", "confidence")
+        names = ("path", "caption", "score", "similarity", "status", "written_by", "model", "confidence", "language")
         return {name: getattr(self, name) for name in names} | {"flags": list(self.flags)}
 
 
@@ -130,5 +133,5 @@ def _image(row: sqlite3.Row, score: float, similarity: float | None) -> FoundIma
     flags = tuple((row["flags"] or "").split())
     return FoundImage(
         row["image"], row["path"], row["text"] or "", score, similarity,
-        row["status"] or "", row["written_by"] or "", row["model"] or "", row["confidence"], flags,
+        row["status"] or "", row["written_by"] or "", row["model"] or "", row["confidence"], flags, row["language"],
     )  # fmt: skip

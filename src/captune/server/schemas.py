@@ -229,6 +229,7 @@ class FoundItem(BaseModel):
     written_by: str = Field(description="person or model.")
     model: str
     confidence: float | None
+    language: str | None = Field(description="As it was noted when the caption was written; null: it was not.")
     flags: list[str]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import captune
+from captune.cli.verbs.search import app
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options.library import FilterOptions
 from captune.library.database import now
@@ -81,8 +84,7 @@ def test_what_is_too_long_is_an_error(library: Library) -> None:
 
 
 @pytest.mark.parametrize(
-    "condition",
-    [{"tag": ("\udcff",)}, {"mark": "'"}, {"by": '"'}, {"flag": ("%", "any'")}, {"under": "\udcff/*"}, {"under": ""}],
+    "condition", [{"tag": ("\udcff",)}, {"mark": "'"}, {"by": '"'}, {"flag": ("%", "any'")}, {"under": "\udcff/*"}]
 )
 def test_odd_conditions_are_true_of_nothing(library: Library, condition: dict[str, Any]) -> None:
     assert library.search(**condition) == []
@@ -119,3 +121,63 @@ def test_a_notebook_shows_images_and_captions(tmp_path: Path) -> None:
     assert 'alt="&lt;script&gt; &amp; &quot;so&quot;"' in page
     assert "<script" not in page
     assert "<i>" not in page
+
+
+@pytest.fixture
+def languages(tmp_path: Path) -> Library:
+    """Images with a caption each, by a model and a person, in languages that were noted or not."""
+    library = make_library(tmp_path / "photos", {f"d/{n}.png": "ein Hund" for n in range(4)})
+    with library.database.write() as connection:
+        connection.execute("UPDATE captions SET language = 'de' WHERE image = 1")
+        connection.execute(
+            "UPDATE captions SET language = 'DE-at', written_by = 'model', model = 'blip' WHERE image = 2"
+        )
+        connection.execute("UPDATE captions SET language = 'den' WHERE image = 3")
+        connection.execute("UPDATE images SET mark = 'later', taken = '2024-07-0' || id WHERE id < 4")
+        connection.execute("INSERT INTO keywords VALUES (1, 'Snow')")
+    return library
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ({"language": "de"}, [1, 2]), ({"language": "de_AT"}, [2]), ({"language": "und"}, [4]),
+        ({"language": "fr"}, []), ({"taken": "..2024-07-02"}, [1, 2]), ({"taken": "2024-07-02.."}, [2, 3]),
+        ({"taken": "2024-07"}, [1, 2, 3]),
+        ({"taken": "2024-07-01..2024-07-02", "mark": "later", "tag": "snow", "by": "person", "under": "./d/"}, [1]),
+        ({"under": "."}, [1, 2, 3, 4]), ({"under": "d/../d"}, [1, 2, 3, 4]), ({"by": "blip"}, [2]),
+    ],
+)  # fmt: skip
+def test_conditions(languages: Library, conditions: dict[str, Any], expected: list[int]) -> None:
+    assert [each.image for each in languages.search(**conditions)] == expected
+    assert [each.image for each in languages.search("hund", limit=0, **conditions)] == expected
+
+
+@pytest.mark.parametrize("taken", ["..", "July", "2024-7", "..2024..", "2024..2025..2026"])
+def test_times_that_are_none(languages: Library, taken: str) -> None:
+    with pytest.raises(CaptuneError, match="taken"):
+        languages.search(taken=taken)
+
+
+def test_names_that_no_image_has(languages: Library) -> None:
+    def printed(*options: str) -> list[str]:
+        return CliRunner().invoke(app, ["--in", str(languages.folder), *options]).stderr.splitlines()
+
+    assert printed("--by", "blib") == ["No image is like that.", "--by blib: no image has it. Did you mean 'blip'?"]
+    assert printed("--tag", "snow,Berg", "--language", "it")[1:] == [
+        "--tag Berg: no image has it. There are 'Snow'.",
+        "--language it: no image has it. There are 'DE-at', 'de', 'den', 'und'.",
+    ]
+    assert printed("--flag", "cut", "--mark", "later", "--under", "c")[1:] == [
+        "--flag cut: no image has it. There is none.", "--under c: no image has it. There are 'd'.",
+    ]  # fmt: skip
+    assert printed("--by", "blip", "--mark", "later", "--tag", "snow") == ["No image is like that."]
+
+
+def test_paths_and_limits_of_the_command(languages: Library) -> None:
+    def printed(*options: str) -> list[str]:
+        return CliRunner().invoke(app, ["--in", str(languages.folder), *options]).stdout.splitlines()
+
+    assert printed("--paths", "--limit", "2") == languages.search(limit=2).paths
+    assert printed("hund", "--paths", "--limit", "0") == languages.search().paths
+    assert json.loads("".join(printed("--language", "de", "--json")))[1]["language"] == "DE-at"

@@ -43,12 +43,11 @@ def search(
     from captune.library.library import Library
     from captune.library.library import search as search_library
 
-    text = " ".join(words or ())
+    text, values = " ".join(words or ()), chosen.resolve("search").values
     found: FoundImages | DuplicateGroups
     if duplicates:
         if like is not None:
             raise UsageError("--duplicates compares the images of the library with each other.", "Leave out --like.")
-        values = chosen.resolve("search").values
         library = Library(folder, values.library.library)
         found = library.duplicates(text, **values.search.model_dump(), **values.filter.model_dump())
         lines, table = [path for group in found.paths for path in ("", *group)][1:], _duplicates_table(found)
@@ -64,6 +63,8 @@ def search(
             print_line(line)
     elif not found:
         note("No image is there twice." if duplicates else "No image is like that.")
+        for sentence in Library(folder, values.library.library).unknown_names(**values.filter.model_dump()):
+            note(sentence)
     elif sheet is None:
         out_table("", *table)
     if sheet is not None and not quiet:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from captune.core.options.endpoint import EndpointOptions as EndpointOptions
+from captune.core.options.library import DraftFilterOptions as DraftFilterOptions
 from captune.core.options.library import DraftOptions as DraftOptions
 from captune.core.options.library import EditOptions as EditOptions
 from captune.core.options.library import FilterOptions as FilterOptions

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from captune.core.options.option import Options, option
+from captune.core.options.option import Language, Options, option
 
 
 class LibraryOptions(Options, section="library", panel="Library"):
@@ -17,8 +17,8 @@ class LibraryOptions(Options, section="library", panel="Library"):
 NO_SPLIT = "none"
 
 
-class FilterOptions(Options, section="filter", panel="Which images"):
-    """Which images of a library are meant; all that is given has to be true of them."""
+class DraftFilterOptions(Options, section="filter", panel="Which images"):
+    """Which images of a library a model captions; all that is given has to be true of them."""
 
     under: str | None = option(None, "Only images in this folder of the library, and those below it.")
     tag: tuple[str, ...] = option((), "Only images with these keywords.")
@@ -32,10 +32,18 @@ class FilterOptions(Options, section="filter", panel="Which images"):
     )
     taken: str | None = option(
         None,
-        "Only images of this time: a year (2024), a month (2024-07), a day, or from..to (2024-07..2024-08).",
-        pattern=r"^\d{4}(-\d\d){0,2}(\.\.(\d{4}(-\d\d){0,2})?)?$",
+        "Only images of this time: a year (2024), a month (2024-07), a day, from..to (2024-07..2024-08), from.., ..to.",
+        pattern=r"^(\d{4}(-\d\d){0,2}(\.\.(\d{4}(-\d\d){0,2})?)?|\.\.\d{4}(-\d\d){0,2})$",
     )
     without_caption: bool = option(False, "Only images that have no caption.")
+
+
+class FilterOptions(DraftFilterOptions):
+    """Which images of a library are meant; all that is given has to be true of them."""
+
+    language: Language | None = option(
+        None, "Only captions in this language, as it was noted when they were written: de, fr …; und: not noted."
+    )
 
 
 Mode = Literal["words", "meaning", "both"]
