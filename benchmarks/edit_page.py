@@ -1,4 +1,4 @@
-"""`captune edit` with many images in Chromium: first paint, scrolling, search, find and replace; memory.
+"""`captune edit` with many images in Chromium: first paint, scrolling, search, find and replace, changing all; memory.
 
     python benchmarks/edit_page.py [--images 100000]
 
@@ -157,6 +157,16 @@ def measure(url: str, pid: int) -> None:
         timed("made")
         page.get_by_role("button", name="Undo").click()
         page.get_by_text("Undone: replace").wait_for()
+        timed("undone")
+        page.get_by_role("button", name="Change all").click()
+        button = page.get_by_role("dialog").get_by_role("button", name=re.compile(r"Approve \d"))
+        button.wait_for()
+        timed("approve all: of how many")
+        button.click()
+        page.get_by_text("Undo: Ctrl+Z").wait_for()
+        timed("made")
+        page.get_by_role("button", name="Undo").click()
+        page.get_by_text("Undone: approve all").wait_for()
         timed("undone")
         heap = page.evaluate("performance.memory.usedJSHeapSize") / 1e6
         print(f"the page's heap: {heap:.0f} MB; the server: {psutil.Process(pid).memory_info().rss / 1e6:.0f} MB")

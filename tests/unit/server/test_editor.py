@@ -185,8 +185,6 @@ def test_similar_images_need_vectors_alone(client: TestClient, library: Library)
     assert ids(client, "like=2") == [2, 3, 1]
     assert ids(client, "like=2&without_caption=true") == [3]
     assert client.get("/v1/library/images?like=7").status_code == 422
-    answer = client.get("/v1/library/images?words=snow&mode=meaning")  # here the model is needed
-    assert (answer.status_code, "not here" in answer.json()["detail"]) == (503, True)
 
 
 def test_the_later_of_two_people_sees_both_texts(client: TestClient) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,21 @@ def test_meaning_needs_vectors_and_keys_are_keys(library: captune.Library, tmp_p
     assert (found["path"], found["similarity"]) == ("1.jpg", 1.0)
     both = client.post("/v1/search", json={"words": "dog", "mode": "both", "limit": 3}).json()
     assert [each["path"] for each in both] == ["1.jpg", "2.jpg", "0.jpg"]
+
+
+def test_words_are_found_where_the_matcher_is_gone(library: captune.Library) -> None:
+    VectorFile(library.database, "m", "", 3).add([1], np.eye(3, dtype=np.float32)[:1])
+    client = client_of(library.folder)
+    search = client.app.state.service.library  # type: ignore[attr-defined]
+
+    def load(*_: Any, **__: Any) -> None:
+        raise captune.CaptuneError("There is no model m.", "Download it.")
+
+    search.library.embedder = load
+    asyncio.run(search.start())
+    answer = client.post("/v1/search", json={"words": "dog", "mode": "both"})
+    assert (answer.status_code, answer.json()["hint"]) == (503, "Download it.")
+    assert len(client.post("/v1/search", json={"words": "dog"}).json()) == 2
 
 
 def test_without_a_library_it_is_404(tmp_path: Path) -> None:
