@@ -146,6 +146,8 @@ def test_captions_and_keywords_go_into_the_images_once(library: captune.Library,
     keywords = [(1, "indoors"), (1, "Pets"), (5, "sea")]
     with library.database.write() as connection:
         connection.executemany("INSERT INTO keywords VALUES (?, ?)", keywords)
+        connection.execute("INSERT INTO embedders VALUES (1, 'clip', 'ab', 2, 1)")
+        connection.execute("INSERT INTO vectors VALUES (1, 0, 1, '1.png')")
     pixels = Image.open(tmp_path / "1.png").tobytes()
     assert library.write(to="xmp", keywords=True, dry_run=True).written == 4
     assert described(tmp_path / "1.png") == ([], [], [])
@@ -160,7 +162,15 @@ def test_captions_and_keywords_go_into_the_images_once(library: captune.Library,
     assert Image.open(tmp_path / "1.png").tobytes() == pixels
     again = library.write(to="xmp", keywords=True)
     assert (again.written, again.unchanged) == (0, 5)
-    assert library.add().changed == 0
+    of_vector = "SELECT vectors.digest = images.digest FROM vectors JOIN images ON images.id = image"
+    assert library.database.connection.execute(of_vector).fetchone()[0]  # not embedded again for its fields
+    (tmp_path / "1.png").rename(tmp_path / "6.png")
+    report = library.add()
+    assert (report.changed, report.moved) == (0, 1)
+    described_anew = with_caption((tmp_path / "6.png").read_bytes(), "a tiger")
+    (tmp_path / "6.png").write_bytes(described_anew)
+    library.add()
+    assert current(library, "6.png") == ["a kitten", "a dog", "a tiger"]  # in the place of "a cat"
     assert library.write(to="xmp", status="draft").written == 2
     assert described(tmp_path / "2.png") == ([], ["a a a"], [])
     assert current(library, "2.png") == ["a a a"]

@@ -18,6 +18,8 @@ Own = Annotated[
     typer.Option("--library", metavar="DIR", help="Folder of the library's own files; default: .captune in FOLDER."),
 ]
 
+NOTHING = "No caption is chosen: approve some (captune edit FOLDER), or choose others, such as --status draft."
+
 
 @app.command("add")
 def add(
@@ -114,6 +116,8 @@ def write(chosen: Chosen, folder: Folder, library: Own = None, json: Json = Fals
         out_json(report.to_json())
     elif not quiet:
         note(report.sentence())
+        if not (report.written or report.unchanged or report.changed or report.failed):
+            note(NOTHING)
     if report.changed:
         note(f"Read in what was changed, then write again: captune library add {folder}")
     if report.failed or report.changed:
@@ -185,7 +189,7 @@ def export(
     progress = TerminalProgress(quiet=quiet)
     count = Library(folder, library).export(out, progress=progress, config=chosen.resolve(EXPORT_LIBRARY))
     if count is not None and not quiet:
-        note(f"{count:,} images.")
+        note(f"{count:,} images." if count else NOTHING)
 
 
 app.command("export", cls=VerbCommand, context_settings=CONTEXT)(with_options(export, EXPORT_LIBRARY))
