@@ -20,7 +20,16 @@ from captune.core.records import ImageRecord
 from captune.datasets.downloads import DOWNLOADS, download
 from captune.datasets.formats import find_format, read_source
 from captune.datasets.merge import MergedRecords, Problem, merge_records
-from captune.datasets.prepared import DUPLICATES, IMAGES, PROBLEMS, SplitCount, staged, write_splits, write_table
+from captune.datasets.prepared import (
+    DUPLICATES,
+    IMAGES,
+    PROBLEMS,
+    SplitCount,
+    staged,
+    write_duplicates,
+    write_splits,
+    write_table,
+)
 from captune.datasets.splits import assign, official_split
 from captune.datasets.tables.rows import NothingUsable, listed
 from captune.images.duplicates import DuplicatePair, count_by_splits, find_duplicates
@@ -81,7 +90,7 @@ def prepare(
         assigned = assign(verified.records, settings.split, settings.seed, lambda split: official_split(split, path))
         pairs = _duplicates(verified, assigned.splits) if settings.duplicates else []
         _list_problems(problems, stage)
-        _list_duplicates(pairs, stage)
+        write_duplicates(stage, pairs)
         unassigned = len(verified.records) - len(assigned.splits)
         counts, digest = write_splits(
             stage,
@@ -247,11 +256,6 @@ def _duplicates(verified: _Verified, splits: dict[str, str]) -> list[DuplicatePa
         verified.thumbs[indices],
         [verified.digests[index] for index in indices],
     )
-
-
-def _list_duplicates(pairs: Sequence[DuplicatePair], out: Path) -> None:
-    rows = ((p.a, p.split_a, p.b, p.split_b, p.distance, "exact" if p.exact else "near") for p in pairs)
-    write_table(out / DUPLICATES, ("image_a", "split_a", "image_b", "split_b", "distance", "kind"), rows)
 
 
 def _by_split(

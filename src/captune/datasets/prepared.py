@@ -44,6 +44,7 @@ from captune.core.files.limits import parse_json
 from captune.core.files.paths import MARK, Boundary, mark_written, written_here
 from captune.core.records import ImageRecord
 from captune.core.text import guarded, shortened
+from captune.images.duplicates import DuplicatePair
 
 VERSION = 1
 SPLITS = "splits.json"
@@ -248,6 +249,12 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows([guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+
+
+def write_duplicates(folder: Path, pairs: Iterable[DuplicatePair]) -> None:
+    """Write the pairs of near-duplicates in different splits."""
+    rows = ((p.a, p.split_a, p.b, p.split_b, p.distance, "exact" if p.exact else "near") for p in pairs)
+    write_table(folder / DUPLICATES, ("image_a", "split_a", "image_b", "split_b", "distance", "kind"), rows)
 
 
 def _relative(image: str, base: Path) -> str:

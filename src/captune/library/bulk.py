@@ -95,7 +95,23 @@ class MarkChange:
         editor.connection.execute(f"UPDATE images SET mark = ? WHERE id IN {_TARGETS}", (self.mark, targets))
 
 
-BulkChange = StatusChange | KeywordChange | MarkChange
+@dataclass(frozen=True)
+class SplitChange:
+    """Images of a data set put into a split; empty: into none."""
+
+    split: str
+
+    def targets(self, connection: sqlite3.Connection, words: str, condition: Condition) -> Targets:
+        """Images of the selection that are in another split."""
+        return _of_images(listed_ids(connection, words, condition.also("i.split != ?", self.split)))
+
+    def make(self, editor: Editor, targets: str) -> None:
+        """Put images, whose numbers are JSON, into the split."""
+        _note(editor, f"id, 'split', NULL, split, ? FROM images WHERE id IN {_TARGETS}", self.split, targets)
+        editor.connection.execute(f"UPDATE images SET split = ? WHERE id IN {_TARGETS}", (self.split, targets))
+
+
+BulkChange = StatusChange | KeywordChange | MarkChange | SplitChange
 
 
 def make_bulk(editor: Editor, change: BulkChange, words: str, condition: Condition, digest: str) -> int:

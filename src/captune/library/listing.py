@@ -50,6 +50,13 @@ def _with_words(words: str) -> tuple[str, tuple[str, ...]]:
     return clause and f" AND {clause}", values
 
 
+# A corrected caption stays where the first one stood.
+_FIRST = (
+    "WITH RECURSIVE line(id, of) AS (SELECT c.id, c.of UNION SELECT b.id, b.of FROM captions b "
+    "JOIN line ON b.id = line.of) SELECT min(id) FROM line"
+)
+
+
 def image_details(connection: sqlite3.Connection, images: Sequence[int]) -> list[dict[str, Any]]:
     """What is known of images, in their order, with their captions and keywords; without those that are not there.
 
@@ -64,8 +71,8 @@ def image_details(connection: sqlite3.Connection, images: Sequence[int]) -> list
         for row in connection.execute(f"SELECT * FROM images WHERE id IN ({marks}) AND gone IS NULL", images)
     }  # fmt: skip
     for row in connection.execute(
-        f"SELECT * FROM captions WHERE image IN ({marks}) AND current ORDER BY image, status = 'rejected', "
-        "status = 'draft', id",
+        f"SELECT * FROM captions c WHERE image IN ({marks}) AND current ORDER BY image, status = 'rejected', "
+        f"status = 'draft', CASE WHEN of IS NULL THEN id ELSE ({_FIRST}) END, id",
         images,
     ):
         if row["image"] in found:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import captune
+from captune.cli.verbs.library import app as library_command
 from captune.core.errors import CaptuneError
 from captune.datasets.prepared import read_prepared, read_split
 from captune.library.history import editing, undo
@@ -109,6 +111,18 @@ def test_an_image_without_an_approved_caption_is_left_out_and_comes_back(data: P
     undo(library.database, "ann")
     library.write_back()
     assert references(data)["3"] == ("a dgo 3", "text 3")
+
+
+def test_copies_that_come_into_different_splits_are_listed(data: Path, tmp_path: Path) -> None:
+    shutil.copy(tmp_path / "photos" / "0.png", tmp_path / "photos" / "1.png")
+    lay(tmp_path / "photos")
+    library = opened(data)
+    with editing(library.database, "ann", "edit") as editor:
+        editor.set_split(number(library, 0), "val")
+    app = CliRunner().invoke(library_command, ["write", str(data)])
+    assert "1 image changed" in app.output, app.output
+    assert (data / "duplicates.csv").read_text().splitlines()[1:] == ["0.png,val,1.png,train,0,exact"]
+    assert read_prepared(data).summary["duplicate_pairs"] == 1
 
 
 def test_prepared_anew_a_person_s_changes_stay_and_the_rest_is_new(data: Path, tmp_path: Path) -> None:

@@ -66,6 +66,19 @@ def test_splits_and_references_are_changed_and_written(client: TestClient, libra
     assert [record.references for record in read_split(library.folder, "val")] == [("a dgo 0",), ("a dog 2",)]
     assert client.post("/v1/library/undo").json()["changed"] == [third, second, first]
     assert get(client, "about")["splits"] == {"train": 2, "val": 1}
+    body: dict[str, Any] = {"filter": {"split": "train"}, "change": {"kind": "split", "split": "dev"}}
+    counted = client.post("/v1/library/bulk", json=body).json()
+    assert counted["count"] == 2
+    client.post("/v1/library/bulk", json={**body, "digest": counted["digest"]})
+    assert get(client, "about")["splits"] == {"val": 3}
+
+
+def test_a_corrected_reference_stays_in_its_place(client: TestClient) -> None:
+    step(client, {"kind": "caption", "image": 1, "text": "another one"})
+    (corrected,) = step(client, {"kind": "caption", "image": 1, "of": 1, "text": "a dog"}).json()["captions"]
+    step(client, {"kind": "caption", "image": 1, "of": corrected, "text": "a dog 0"})
+    (row,) = get(client, "details?image=1")["images"]
+    assert [each["text"] for each in row["captions"]] == ["a dog 0", "another one"]
 
 
 def test_images_outside_are_shown_of_a_data_set_that_was_made_here_alone(

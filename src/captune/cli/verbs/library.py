@@ -104,11 +104,21 @@ def write(chosen: Chosen, folder: Folder, library: Own = None, json: Json = Fals
 
     Without --status those that a person wrote or approved. A file that somebody changed since the library read it
     stays as it is; captune library add reads it in. What stands there already is not written again.
+
+    What was changed of a prepared folder or a job goes into its own files, unless --to or a condition is given.
     """
     from captune.library.library import Library
 
     progress = TerminalProgress(quiet=quiet)
-    report = Library(folder, library).write(progress=progress, config=chosen.resolve(WRITE_LIBRARY))
+    opened, resolved = Library(folder, library), chosen.resolve(WRITE_LIBRARY)
+    if opened.data_set is not None and not resolved.sources:
+        back = opened.write_back(progress=progress)
+        if json:
+            out_json(back.to_json())
+        elif not quiet:
+            note(back.sentence())
+        return
+    report = opened.write(progress=progress, config=resolved)
     warn_failed(report.failed.items())
     for path in report.changed:
         progress.warn(f"{path}: somebody changed its captions there since the library read them")

@@ -57,8 +57,9 @@ class WriteBackReport:
         """What happened, in words."""
         if not self.files:
             return f"The {self.kind} has all of it already."
-        left_out = f", {self.left_out:,} are in no split" if self.left_out else ""
-        return f"Written into the {self.kind}: {self.images:,} images changed{left_out}."
+        left_out = f"; in no split: {self.left_out:,}" if self.left_out else ""
+        images = "1 image" if self.images == 1 else f"{self.images:,} images"
+        return f"Written into the {self.kind}: {images} changed{left_out}."
 
 
 class DataSet(Protocol):

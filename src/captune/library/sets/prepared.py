@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from captune import __version__
 from captune.captions.row import CaptionRow
 from captune.core.errors import CaptuneError
@@ -31,8 +33,11 @@ from captune.datasets.prepared import (
     record_of,
     splits_written_here,
     staged,
+    write_duplicates,
     write_splits,
 )
+from captune.images.duplicates import DuplicatePair, find_duplicates
+from captune.images.verify import THUMB_BYTES
 from captune.library.database import Database
 from captune.library.sets.corrected import KnownImage, known_images, merged
 from captune.library.sets.data_set import Kind, SetImage, WriteBackReport, path_in
@@ -113,8 +118,11 @@ class PreparedSet:
         after.check()
         copied = self._copy(former)
         trusted = splits_written_here(self.folder)
-        with staged(self.folder, stays=(IMAGES, PROBLEMS, DUPLICATES)) as stage:
-            _, digest = write_splits(stage, after.splits, after.contents, _facts(data), base=self.folder)
+        with staged(self.folder, stays=(IMAGES, PROBLEMS)) as stage:
+            pairs = _duplicates(database, self.folder, after)
+            write_duplicates(stage, pairs)
+            facts = _facts(data) | {"duplicate_pairs": len(pairs)}
+            _, digest = write_splits(stage, after.splits, after.contents, facts, base=self.folder)
             if after.left_out:
                 write_jsonl(stage / LEFT_OUT, (_line(record, self.folder) for record in after.left_out))
             if not trusted:
@@ -125,7 +133,7 @@ class PreparedSet:
     def _copy(self, former: Path) -> Path:
         """Copy the files that are about to be replaced."""
         former.mkdir(parents=True)
-        names = [*self.files(), SPLITS, *(f"{split}.csv" for split in read_prepared(self.folder).splits)]
+        names = [*self.files(), SPLITS, DUPLICATES, *(f"{split}.csv" for split in read_prepared(self.folder).splits)]
         for name in names:
             if (self.folder / name).is_file():
                 shutil.copy2(self.folder / name, former / name)
@@ -197,6 +205,22 @@ def _records_of(image: KnownImage, records: Sequence[ImageRecord]) -> list[tuple
         split = image.split if image.split is not None else record.split or ""
         found.append((replace(record, references=texts or record.references, split=split), bool(texts and split)))
     return found
+
+
+def _duplicates(database: Database, folder: Path, after: _Corrected) -> list[DuplicatePair]:
+    """Near-duplicates in different splits, by what the library knows of the images; one record of each image counts."""
+    records = {path_in(folder, record.image): record for each in after.splits.values() for record in reversed(each)}
+    query = "SELECT path, digest, hash, thumb FROM images WHERE gone IS NULL AND hash IS NOT NULL"
+    with database.read() as connection:
+        rows = [row for row in connection.execute(query) if row["path"] in records]
+    own = [records[row["path"]] for row in rows]
+    return find_duplicates(
+        [record.id for record in own],
+        [record.split or "" for record in own],
+        np.array([row["hash"] for row in rows], np.int64).view(np.uint64),
+        np.frombuffer(b"".join(row["thumb"] for row in rows), np.uint8).reshape(len(rows), THUMB_BYTES),
+        [row["digest"] for row in rows],
+    )
 
 
 def _facts(data: PreparedData) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from captune.core.options.library import FilterOptions
-from captune.library.bulk import BulkChange, KeywordChange, MarkChange, StatusChange
+from captune.datasets.splits import split_name
+from captune.library.bulk import BulkChange, KeywordChange, MarkChange, SplitChange, StatusChange
 from captune.library.query import Condition, condition_of
 from captune.library.replacing import MAX_LENGTH, How, Replacement
 
 Status = Literal["draft", "approved", "rejected"]
 Text = Annotated[str, Field(max_length=MAX_LENGTH)]
 Word = Annotated[str, Field(min_length=1, max_length=200)]
+Split = Annotated[str, Field(max_length=64, pattern=r"^([a-z0-9][a-z0-9_.-]*)?$")]
 MAX_CHANGES = 1000
 
 
@@ -61,7 +63,7 @@ class SetSplit(_Body):
 
     kind: Literal["split"]
     image: int
-    split: str = Field(max_length=64, pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")
+    split: Split
 
 
 class SetKeywords(_Body):
@@ -163,10 +165,21 @@ class MarkOfAll(_Body):
         return f"mark all “{self.mark}”" if self.mark else "take marks away"
 
 
+class SplitOfAll(_Body):
+    """The split of all images of a data set; empty: none."""
+
+    kind: Literal["split"]
+    split: Split
+
+    @property
+    def name(self) -> str:
+        return f"put all into “{self.split}”" if self.split else "take all out of their splits"
+
+
 class BulkRequest(Selection):
     """The same change of all images of the selection, or of their captions."""
 
-    change: Annotated[StatusOfAll | KeywordsOfAll | MarkOfAll, Field(discriminator="kind")]
+    change: Annotated[StatusOfAll | KeywordsOfAll | MarkOfAll | SplitOfAll, Field(discriminator="kind")]
     digest: str | None = Field(None, description="That of what was counted: changes it. Without: counts.")
 
     @property
@@ -176,6 +189,8 @@ class BulkRequest(Selection):
             return StatusChange(change.status, self.filter.status is None and change.status != "draft")
         if isinstance(change, MarkOfAll):
             return MarkChange(change.mark)
+        if isinstance(change, SplitOfAll):
+            return SplitChange(split_name(change.split) if change.split else "")
         return KeywordChange(*([" ".join(word.split()) for word in words] for words in (change.add, change.remove)))
 
 

@@ -19,6 +19,7 @@ const CHANGES = {
   add: { text: "Add keywords", done: (what) => `Add to ${what}`, change: (words) => ({ kind: "keywords", add: words }), label: "Keywords" },
   remove: { text: "Take keywords away", done: (what) => `Take from ${what}`, change: (words) => ({ kind: "keywords", remove: words }), label: "Keywords" },
   mark: { text: "Mark", done: (what) => `Mark ${what}`, change: ([word]) => ({ kind: "mark", mark: word }), label: "Mark" },
+  split: { text: "Put into a split", done: (what) => `Put ${what} into it`, change: ([word]) => ({ kind: "split", split: word === "none" ? "" : word }), label: "Split (none: in no split)" },
   unmark: { text: "Take marks away", done: (what) => `Take the mark from ${what}`, change: () => ({ kind: "mark", mark: null }) },
 };
 
@@ -30,7 +31,7 @@ class Bulk {
   constructor(dialog, selection) {
     Object.assign(this, { dialog, selection, digest: null, turn: 0, timer: 0 });
     this.kind = h("select", { "aria-label": "What to do", autofocus: true, onchange: () => this.choose() },
-      ...Object.entries(CHANGES).map(([value, { text }]) => h("option", { value }, text)));
+      ...Object.entries(CHANGES).filter(([name]) => name !== "split" || state.about.data_set?.kind === "data set").map(([value, { text }]) => h("option", { value }, text)));
     this.words = h("input", { type: "text", autocomplete: "off", oninput: () => this.countSoon() });
     this.label = h("label", { hidden: true }, h("span", {}, ""), " ", this.words);
     this.summary = h("p", { role: "status" });
