@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 import captune
 from captune.captions.provenance import Provenance
@@ -21,6 +20,7 @@ from captune.jobs.manifest import Inputs, Manifest, ShardList
 from captune.jobs.shards import SHARD_FORMATS
 from captune.library.history import Draft, editing
 from captune.library.sets.data_set import is_unwritten
+from data_sets import draw, known
 
 NOTED = Provenance("model", "base", "digest", date="2026-01-02")
 SHARDS = (("0.png", "1.png", "2.png"), ("3.png", "bad.png"))
@@ -36,9 +36,7 @@ def row(name: str, *texts: str, provenance: bool = True) -> CaptionRow:
 
 def lay(folder: Path, format: str = "jsonl", *, here: bool = True, shards: int = 2, provenance: bool = True) -> Path:
     """A job of five images, one of them bad, in two shards, of which `shards` are written."""
-    (folder / "photos").mkdir()
-    for number in range(4):
-        Image.new("RGB", (20, 10), (40 * number, 100, 50)).save(folder / "photos" / f"{number}.png")
+    draw(folder / "photos", 4)
     (folder / "photos" / "bad.png").write_bytes(b"bad")
     store = LocalStore(str(folder / "captions"))
     listed = [InputShard("files", "", 0, len(names), tuple(f"photos/{name}" for name in names)) for names in SHARDS]
@@ -62,9 +60,9 @@ def lay(folder: Path, format: str = "jsonl", *, here: bool = True, shards: int =
 
 
 def opened(job: Path, **options: Any) -> captune.Library:
-    library = captune.Library(job, create=True, **options)
-    library.add()
-    return library
+    photos = job.parent / "photos"
+    names = sorted({name for line in (job / "_job/pieces.jsonl").open() for name in json.loads(line)["names"]})
+    return known(captune.Library(job, create=True, **options), [photos / Path(name).name for name in names])
 
 
 def rows(job: Path, suffix: str = "jsonl") -> dict[str, CaptionRow]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 import captune
@@ -17,23 +16,23 @@ from captune.core.errors import CaptuneError
 from captune.datasets.prepared import read_prepared, read_split
 from captune.library.history import editing, undo
 from captune.library.sets.data_set import is_unwritten
+from data_sets import draw, known, prepare
 
 IN_SPLITS = {"train": 4, "val": 1, "test": 1}
 
 
-def lay(folder: Path, texts: dict[int, list[str]] | None = None) -> Path:
+def lay(photos: Path, texts: dict[int, list[str]] | None = None) -> Path:
     """Six images with two captions each, prepared into `data/` beside them."""
-    folder.mkdir(exist_ok=True)
-    rows = ["image,caption,split"]
-    splits = [split for split, count in IN_SPLITS.items() for _ in range(count)]
-    for number, split in enumerate(splits):
-        if not (folder / f"{number}.png").exists():
-            Image.new("RGB", (20, 10), (40 * number, 100, 50)).save(folder / f"{number}.png")
-        for text in (texts or {}).get(number, [f"a dgo {number}", f"text {number}"]):
-            rows.append(f"{number}.png,{text},{split}")
-    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
-    captune.prepare(folder, folder.parent / "data", workers=1)
-    return folder.parent / "data"
+    paths = iter(draw(photos, sum(IN_SPLITS.values())))
+    splits = {split: [next(paths) for _ in range(count)] for split, count in IN_SPLITS.items()}
+    given = texts or {}
+    return prepare(
+        photos.parent / "data",
+        {
+            split: {path: given.get(int(path.stem), [f"a dgo {path.stem}", f"text {path.stem}"]) for path in images}
+            for split, images in splits.items()
+        },
+    )
 
 
 @pytest.fixture
@@ -42,9 +41,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def opened(data: Path, **options: Any) -> captune.Library:
-    library = captune.Library(data, create=True, **options)
-    library.add()
-    return library
+    return known(captune.Library(data, create=True, **options), draw(data.parent / "photos", 6))
 
 
 def captions(library: captune.Library, image: int) -> dict[str, int]:
@@ -116,7 +113,8 @@ def test_an_image_without_an_approved_caption_is_left_out_and_comes_back(data: P
 def test_copies_that_come_into_different_splits_are_listed(data: Path, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "photos" / "0.png", tmp_path / "photos" / "1.png")
     lay(tmp_path / "photos")
-    library = opened(data)
+    library = captune.Library(data, create=True)
+    library.add()
     with editing(library.database, "ann", "edit") as editor:
         editor.set_split(number(library, 0), "val")
     app = CliRunner().invoke(library_command, ["write", str(data)])

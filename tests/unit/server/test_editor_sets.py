@@ -14,20 +14,14 @@ import captune
 from captune.core.options.library import EditOptions
 from captune.datasets.prepared import read_split
 from captune.server.editor.app import create_editor
+from data_sets import draw, known, prepare
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> captune.Library:
-    (tmp_path / "photos").mkdir()
-    rows = ["image,caption,split"]
-    for number, split in enumerate(("train", "train", "val")):
-        Image.new("RGB", (40, 20), (80 * number, 0, 0)).save(tmp_path / "photos" / f"{number}.png")
-        rows.append(f"{number}.png,a dgo {number},{split}")
-    (tmp_path / "photos" / "captions.csv").write_text("\n".join(rows))
-    captune.prepare(tmp_path / "photos", tmp_path / "data", workers=1)
-    library = captune.Library(tmp_path / "data", create=True)
-    library.add()
-    return library
+    first, second, third = paths = draw(tmp_path / "photos", 3)
+    splits = {"train": {first: ["a dgo 0"], second: ["a dgo 1"]}, "val": {third: ["a dgo 2"]}}
+    return known(captune.Library(prepare(tmp_path / "data", splits), create=True), paths)
 
 
 @pytest.fixture
