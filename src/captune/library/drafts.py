@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captune import __version__
 from captune.captions.provenance import Provenance, today
@@ -22,6 +22,9 @@ from captune.library.database import Database
 from captune.library.history import Draft, Editor, editing
 from captune.library.query import Condition, condition_of
 from captune.library.scan import encoded
+
+if TYPE_CHECKING:
+    from captune.inference.captioner import Captioner
 
 # Captions between two commits: so many images are captioned again after a stop.
 _STEP = 16
@@ -78,14 +81,11 @@ def write_drafts(
     given = [key.split(".") for key in resolved.sources]
     own = {name: getattr(getattr(values, group), name) for group, name in given if name in leaves("caption")}
     with needing_torch():
-        from captune.inference.captioner import Captioner, noted_provenance
-        from captune.models.loading.identity import identity_of
+        from captune.inference.captioner import Captioner
 
     with progress.task(f"Loading {model}"):
         captioner = Captioner.load(model, config=resolve("caption", flags=own))
-    identity = identity_of(model)
-    base = Provenance("model", model, identity.digest if identity else "", date=today(), captune=__version__)
-    noted = noted_provenance(base, captioner)
+    noted = provenance_of(captioner, model)
     condition = condition_of(values.filter)
     query, parameters = _query(condition, noted, beside=values.drafting.beside)
     most = values.drafting.most or None
@@ -96,6 +96,23 @@ def write_drafts(
     language = captioner.options.translation.language
     total = count if most is None else min(most, count)
     return _written(database, track(stream, progress, "Captioning", total), noted, language)
+
+
+def provenance_of(captioner: Captioner, model: str) -> Provenance:
+    """Who writes the captions of a captioner that was loaded by this name: the model's files, its prompt, today."""
+    from captune.inference.captioner import noted_provenance
+    from captune.models.loading.identity import identity_of
+
+    identity = identity_of(model)
+    base = Provenance("model", model, identity.digest if identity else "", date=today(), captune=__version__)
+    return noted_provenance(base, captioner)
+
+
+def draft_of(caption: Caption, noted: Provenance, language: str | None) -> Draft:
+    """A caption as a draft, with its flags and where it comes from."""
+    confidence = caption.confidence if math.isfinite(caption.confidence) else None
+    provenance = json.dumps(noted.of([caption]).to_json())
+    return Draft(caption.text, noted.model, provenance, confidence, tuple(flags_of(caption, language)), language)
 
 
 def _query(condition: Condition, noted: Provenance, *, beside: bool) -> tuple[str, tuple[Any, ...]]:
@@ -142,17 +159,10 @@ def _written(
             for todo, found in some:
                 if isinstance(found, CaptuneError):
                     failed[todo.path] = getattr(found, "reason", "") or found.message
-                elif _add(editor, todo, draft := _draft(found[0], noted, language), noted):
+                elif _add(editor, todo, draft := draft_of(found[0], noted, language), noted):
                     drafts += 1
                     flagged += bool(draft.flags)
     return DraftReport(drafts, flagged, failed)
-
-
-def _draft(caption: Caption, noted: Provenance, language: str | None) -> Draft:
-    """A caption as a draft, with its flags and where it comes from."""
-    confidence = caption.confidence if math.isfinite(caption.confidence) else None
-    provenance = json.dumps(noted.of([caption]).to_json())
-    return Draft(caption.text, noted.model, provenance, confidence, tuple(flags_of(caption, language)), language)
 
 
 def _add(editor: Editor, todo: _Todo, draft: Draft, noted: Provenance) -> bool:

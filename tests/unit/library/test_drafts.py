@@ -90,3 +90,17 @@ def test_beside_and_most(library: captune.Library, server: StandIn) -> None:
     assert library.caption(server.name, sight_check=False, beside=True).drafts == 1
     assert set(before) < set(standing(library))
     assert len(standing(library)) == len(before) + 4
+
+
+def test_the_editor_drafts_as_the_command_does(library: captune.Library, server: StandIn) -> None:
+    pytest.importorskip("fastapi", reason="The editor needs pip install 'captune[serve]'")
+    from captune.server.editor.drafting import LazyModel
+
+    options = {"sight_check": False, "prompt": "What is it?"}
+    (draft,) = LazyModel(server.name, options)([str(library.folder / "4.png")])
+    library.caption(server.name, **options)
+    (row,) = library.database.connection.execute("SELECT * FROM captions WHERE image = 4 AND current").fetchall()
+    assert not isinstance(draft, str)
+    assert json.loads(row["provenance"])["prompt"]
+    assert (draft.text, draft.model, draft.provenance) == (row["text"], row["model"], row["provenance"])
+    assert " ".join(draft.flags) == row["flags"]
