@@ -51,8 +51,9 @@ class FiledReport:
             f"{count:,} {name}" for name, count in counts.items() if count or name == "new"
         )
         if self.without_image:
-            lost = f"{len(self.without_image):,} of images that the library does not have as one"
-            text += f", {lost}: {self.without_image[0]}"
+            text += (
+                f", {len(self.without_image):,} whose name is that of no image, or of several: {self.without_image[0]}"
+            )
         if self.unusable:
             where, reason = next(iter(self.unusable.items()))
             text += f", {len(self.unusable):,} without a caption: {where}: {reason}"

@@ -50,7 +50,7 @@ def test_a_model_s_row_is_a_draft_a_corrected_one_is_a_person_s(library: captune
     report = library.add_captions(tmp_path / "job.jsonl")
     assert (report.new, report.without_image) == (3, ("1.jpg", "none.jpg"))
     assert report.unusable == {"b/1.jpg": "truncated"}
-    assert "2 of images" in report.sentence()
+    assert "2 whose name is that of no image, or of several: 1.jpg" in report.sentence()
     assert "1.jpg" in report.sentence()
     day = "2024-05-06T00:00:00Z"
     assert rows(library)[1:] == [
