@@ -31,7 +31,9 @@ def unknown_names(connection: sqlite3.Connection, options: FilterOptions) -> lis
 def _named(options: FilterOptions) -> dict[str, tuple[str, ...]]:
     values = {"tag": options.tag, "flag": tuple(each for each in options.flag if each != "any")}
     return values | {
-        name: (value,) for name in ("mark", "by", "language", "under") if (value := getattr(options, name)) is not None
+        name: (value,)
+        for name in ("mark", "by", "language", "under", "split")
+        if (value := getattr(options, name)) is not None
     }
 
 
@@ -49,7 +51,8 @@ def _known(connection: sqlite3.Connection, name: str) -> list[str]:
         "by": f"SELECT DISTINCT iif(c.written_by = 'person', 'person', c.model) {_OF_CAPTIONS}",
         "language": f"SELECT DISTINCT coalesce(c.language, 'und') {_OF_CAPTIONS}",
         "flag": f"SELECT DISTINCT c.flags {_OF_CAPTIONS}",
+        "split": "SELECT DISTINCT split FROM images WHERE gone IS NULL",
         "under": "SELECT DISTINCT substr(path, 1, instr(path, '/') - 1) FROM images WHERE gone IS NULL",
     }
-    rows = [str(row[0]) for row in connection.execute(queries[name])]
-    return sorted({each for row in rows for each in (row.split() if name == "flag" else [row]) if each})
+    rows = [row[0] for row in connection.execute(queries[name]) if row[0]]
+    return sorted({each for row in rows for each in (row.split() if name == "flag" else [row])})

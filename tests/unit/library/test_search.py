@@ -171,6 +171,7 @@ def test_names_that_no_image_has(languages: Library) -> None:
     assert printed("--flag", "cut", "--mark", "later", "--under", "c")[1:] == [
         "--flag cut: no image has it. There is none.", "--under c: no image has it. There are 'd'.",
     ]  # fmt: skip
+    assert printed("--split", "train")[1:] == ["--split train: no image has it. There is none."]
     assert printed("--by", "blip", "--mark", "later", "--tag", "snow") == ["No image is like that."]
 
 
