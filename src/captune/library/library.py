@@ -19,7 +19,7 @@ from captune.core.progress import SILENT, Progress
 from captune.core.verbs import EXPORT_LIBRARY, WRITE_LIBRARY
 from captune.images.open import MAX_PIXELS
 from captune.library.beside import read_sidecars
-from captune.library.database import FILE, Database, now
+from captune.library.database import BACKUPS, FILE, Database, now
 from captune.library.drafts import DraftReport, write_drafts
 from captune.library.duplicates import duplicate_groups
 from captune.library.export import export_captions, format_of
@@ -28,6 +28,7 @@ from captune.library.filed import PERSON, FiledReport, add_filed
 from captune.library.found import DuplicateGroups, FoundImages
 from captune.library.meaning import Embedder, embedder_of, stored_vectors
 from captune.library.query import condition_of
+from captune.library.repair import Repair, repair
 from captune.library.scan import ScanReport, scan
 from captune.library.search import by_words, ids_of, listed_images, with_captions
 from captune.library.sets.data_set import WriteBackReport, read_set, without_captions, write_set
@@ -264,6 +265,14 @@ class Library:
         """What is damaged in the library; empty where nothing is."""
         return [*self.database.problems(), *damaged_vectors(self.database).values()]
 
+    @staticmethod
+    def repair(folder: str | os.PathLike[str], own: str | os.PathLike[str] | None = None) -> Repair | None:
+        """Mend the database of a folder's library from what can be read of it and its last copy; None if it is whole.
+
+        No other process may use the library meanwhile.
+        """
+        return repair((Path(folder) / OWN if own is None else Path(own)) / FILE, _file_time())
+
     def forget_damaged_vectors(self) -> int:
         """Forget the vectors of embedders whose file is damaged, so that `embed` makes them anew; of how many."""
         damaged = damaged_vectors(self.database)
@@ -272,7 +281,7 @@ class Library:
 
     def back_up(self) -> Path:
         """Copy the database into `backups/` beside it."""
-        return back_up(self.database, self.own / "backups", datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S"))
+        return back_up(self.database, self.own / BACKUPS, _file_time())
 
     def export(
         self,
@@ -319,3 +328,7 @@ def search(
     library = Library(folder, values.library.library)
     chosen = values.search.model_dump() | values.filter.model_dump()
     return library.search(words, like=like, run_on=values.run_on, progress=progress, **chosen)
+
+
+def _file_time() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
 from operator import itemgetter
@@ -14,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from captune.core.errors import CaptuneError
+from captune.core.files import disk_error
 from captune.core.files.limits import parse_json
 from captune.library.database import Database
 from captune.library.schema import VERSION
@@ -22,7 +24,10 @@ from captune.library.vectors import VectorFile, map_rows, vectors_path
 # In the order in which rows need each other.
 TABLES = ("images", "captions", "keywords", "steps", "changes", "parts", "rounds", "writings", "sources", "embedders")
 _HEAD = "captune_library"
+_HINT = "Name a file that captune library export wrote."
 _ROWS_AT_ONCE = 4096
+# Seconds after which a copy that does not grow is nobody's.
+_OLD = 3600
 
 
 def export_rows(database: Database) -> Iterator[dict[str, Any]]:
@@ -46,27 +51,40 @@ def import_rows(database: Database, path: Path) -> int:
     taken over.
     """
     count = 0
+    rows = _lines(path)
     with database.write() as connection:
         if connection.execute("SELECT 1 FROM images").fetchone():
             raise CaptuneError(f"{database.path} is not empty.", "Import into a new one: --library DIR")
-        for number, value in enumerate(_lines(path), start=1):
-            if number == 1:
-                _check_head(value, path)
-            elif value.get("table") != "vectors":
-                count += value.get("table") == "images"
-                _insert(connection, value, f"{path}, line {number}")
-    vectors = (value for value in _lines(path) if value.get("table") == "vectors")
-    for embedder, rows in groupby(vectors, key=itemgetter("embedder")):
-        while some := list(islice(rows, _ROWS_AT_ONCE)):
-            read = [np.frombuffer(base64.b64decode(each["fp16"]["base64"]), np.float16) for each in some]
-            file = VectorFile(database, *_embedder(database, embedder))
-            file.add([each["image"] for each in some], np.stack(read))
+        _check_head(next(rows, (1, {}))[1], path)
+        for is_vector, some in groupby(rows, key=lambda row: row[1].get("table") == "vectors"):
+            if is_vector:
+                _add_vectors(database, (value for _, value in some))
+            else:
+                count += _add_rows(connection, some, path)
     return count
 
 
-def _embedder(database: Database, number: int) -> tuple[str, str, int]:
-    row = database.connection.execute("SELECT name, digest, size FROM embedders WHERE id = ?", (number,)).fetchone()
-    return row["name"], row["digest"], row["size"]
+def _add_rows(connection: sqlite3.Connection, rows: Iterable[tuple[int, dict[str, Any]]], path: Path) -> int:
+    """Insert numbered lines; how many images they are."""
+    known = {table: {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")} for table in TABLES}
+    count = 0
+    for number, value in rows:
+        table = value.pop("table", None)
+        if table not in known or not known[table].issuperset(value):
+            raise CaptuneError(f"{path}, line {number}: no row of a library.", _HINT)
+        _insert(connection, table, value | {"rows": 0} if table == "embedders" else value)
+        count += table == "images"
+    return count
+
+
+def _add_vectors(database: Database, rows: Iterator[dict[str, Any]]) -> None:
+    """Write vectors into their files, those of an embedder after one another."""
+    for embedder, group in groupby(rows, key=itemgetter("embedder")):
+        query = "SELECT name, digest, size FROM embedders WHERE id = ?"
+        file = VectorFile(database, *database.connection.execute(query, (embedder,)).fetchone())
+        while some := list(islice(group, _ROWS_AT_ONCE)):
+            read = [np.frombuffer(base64.b64decode(each["fp16"]["base64"]), np.float16) for each in some]
+            file.add([each["image"] for each in some], np.stack(read))
 
 
 def write_lines(rows: Iterable[Mapping[str, Any]], file: IO[str]) -> None:
@@ -76,7 +94,13 @@ def write_lines(rows: Iterable[Mapping[str, Any]], file: IO[str]) -> None:
 
 def back_up(database: Database, folder: Path, name: str, keep: int = 5) -> Path:
     """A copy of the database in `folder`; of the copies that are there the newest `keep` stay."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for half in folder.glob("*.part*"):  # of a process that was killed; not one that is being written
+            if half.stat().st_mtime < time.time() - _OLD:
+                half.unlink()
+    except OSError as error:
+        raise disk_error(error, folder) from error
     path = folder / f"{name}.db"
     database.copy_to(path)
     for old in sorted(folder.glob("*.db"))[:-keep]:
@@ -88,36 +112,31 @@ def _plain(value: Any) -> Any:
     return {"base64": base64.b64encode(value).decode("ascii")} if isinstance(value, bytes) else value
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    hint = "Name a file that captune library export wrote."
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file, with the numbers of their lines."""
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
                 value = parse_json(line)
             except ValueError as error:
-                raise CaptuneError(f"{path}, line {number}: no JSON ({error}).", hint) from None
+                raise CaptuneError(f"{path}, line {number}: no JSON ({error}).", _HINT) from None
             if not isinstance(value, dict):
-                raise CaptuneError(f"{path}, line {number}: no row of a library.", hint)
-            yield value
+                raise CaptuneError(f"{path}, line {number}: no row of a library.", _HINT)
+            yield number, value
 
 
 def _check_head(value: Mapping[str, Any], path: Path) -> None:
     if not isinstance(value.get(_HEAD), int):
-        raise CaptuneError(f"{path} is no export of a library.", "Name a file that captune library export wrote.")
+        raise CaptuneError(f"{path} is no export of a library.", _HINT)
     if value[_HEAD] > VERSION:
         raise CaptuneError(f"{path} is of a later captune.", "Update captune.")
 
 
-def _insert(connection: sqlite3.Connection, value: dict[str, Any], where: str) -> None:
-    table = value.pop("table", None)
-    known = {row["name"] for row in connection.execute(f"PRAGMA table_info({table})")} if table in TABLES else set()
-    if not known or not set(value) <= known:
-        raise CaptuneError(f"{where}: no row of a library.", "Name a file that captune library export wrote.")
-    value |= {"rows": 0} if table == "embedders" else {}
+def _insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:
     values = [
         base64.b64decode(each["base64"]) if isinstance(each, dict)
         else each.encode("utf-8", "surrogateescape") if isinstance(each, str) else each
-        for each in value.values()
+        for each in row.values()
     ]  # fmt: skip
-    marks = ", ".join("CAST(? AS TEXT)" if isinstance(each, str) else "?" for each in value.values())
-    connection.execute(f"INSERT INTO {table}({', '.join(value)}) VALUES ({marks})", values)
+    marks = ", ".join("CAST(? AS TEXT)" if isinstance(each, str) else "?" for each in row.values())
+    connection.execute(f"INSERT INTO {table}({', '.join(row)}) VALUES ({marks})", values)

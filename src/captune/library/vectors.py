@@ -82,10 +82,12 @@ class VectorFile:
 
     def __init__(self, database: Database, name: str, digest: str, size: int) -> None:
         self.database, self.size = database, size
-        with database.write() as connection:
-            key = (name, digest)
-            connection.execute("INSERT OR IGNORE INTO embedders(name, digest, size) VALUES (?, ?, ?)", (*key, size))
-            row = connection.execute("SELECT id, size FROM embedders WHERE name = ? AND digest = ?", key).fetchone()
+        key, query = (name, digest), "SELECT id, size FROM embedders WHERE name = ? AND digest = ?"
+        row = database.connection.execute(query, key).fetchone()
+        if row is None:
+            with database.write() as connection:
+                connection.execute("INSERT OR IGNORE INTO embedders(name, digest, size) VALUES (?, ?, ?)", (*key, size))
+                row = connection.execute(query, key).fetchone()
         self.id = row["id"]
         if row["size"] != size:
             raise CaptuneError(

@@ -159,23 +159,35 @@ def check(
     library: Own = None,
     repair: Annotated[
         bool,
-        typer.Option("--repair", metavar="", help="Forget vectors whose file is damaged; add --embed makes them anew."),
+        typer.Option(
+            "--repair",
+            metavar="",
+            help="Mend it: from what can be read of it, and its last copy. Forget vectors whose file is damaged.",
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
     """See whether the library is whole, and copy it into its folder backups if it is."""
+    from captune.library.database import DamagedLibrary
     from captune.library.library import Library
 
-    opened = Library(folder, library)
-    if repair and (count := opened.forget_damaged_vectors()):
-        note(f"The vectors of {count} models were forgotten: captune library add {folder} --embed MODEL")
-    problems = opened.problems()
-    copy = None if problems else str(opened.back_up())
+    if repair and (mended := Library.repair(folder, library)) is not None:
+        note(mended.sentence())
+    copy, hint = None, "Mend it: captune library check FOLDER --repair"
+    try:
+        opened = Library(folder, library)
+        if repair and (count := opened.forget_damaged_vectors()):
+            note(f"The vectors of {count} models were forgotten: captune library add {folder} --embed MODEL")
+        problems = opened.problems()
+        copy = None if problems else str(opened.back_up())
+    except DamagedLibrary as error:
+        problems, hint = [error.message], error.hint or hint
     if json:
         out_json({"problems": problems, "backup": copy})
     elif problems:
         for problem in problems:
             print_line(problem)
+        note(hint)
     else:
         print_line(f"The library is whole. Copied to {copy}")
     if problems:
