@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -195,11 +196,10 @@ class Library:
             embedder = self.embedder(run_on=run_on, progress=progress)
             file = embedder.file
             vector = embedder.vector_of_image(like) if like is not None else embedder.vectors_of([words])[0]
-        vectors = file.read()
-        count = max(_CANDIDATES, 20 * limit) if limit else len(vectors.images)
+        count = max(_CANDIDATES, 20 * limit) if limit else sys.maxsize
         with self.database.read() as connection:
             among = ids_of(connection, condition) if condition.clauses else None
-            images, cosines = vectors.nearest(vector, count, among)
+            images, cosines = file.nearest(vector, count, among)
             near = dict(zip(images.tolist(), cosines.tolist(), strict=True))
             if mode == "both" and words.strip():
                 by_text = [found.image for found in by_words(connection, words, condition, _CANDIDATES if limit else 0)]

@@ -84,12 +84,14 @@ def stored_vectors(database: Database) -> VectorFile:
 
 
 def _most_used(database: Database) -> sqlite3.Row:
-    row: sqlite3.Row | None = database.connection.execute(
-        "SELECT e.* FROM embedders e JOIN vectors v ON v.embedder = e.id GROUP BY e.id ORDER BY count(*) DESC, e.id"
-    ).fetchone()
-    if row is None:
+    used = "FROM embedders e WHERE EXISTS (SELECT 1 FROM vectors v WHERE v.embedder = e.id)"
+    rows = database.connection.execute(f"SELECT e.* {used} ORDER BY e.id").fetchall()
+    if len(rows) > 1:  # counting takes a while where there are many
+        count = "(SELECT count(*) FROM vectors v WHERE v.embedder = e.id)"
+        rows = database.connection.execute(f"SELECT e.* {used} ORDER BY {count} DESC, e.id").fetchall()
+    if not rows:
         raise CaptuneError(
             "No image of this library has a vector yet.",
             f"Make them: captune library add FOLDER --embed {DEFAULT_MATCHER}",
         )
-    return row
+    return rows[0]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 import sqlite3
+import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,8 +19,37 @@ from captune.library.scan import encoded
 
 _WORD = re.compile(r'(-?)(?:"([^"]*)"?|([^\s"]+))')
 # FTS5 has no underscores either.
+# At most so many images are looked up. What one of them costs, and a row that is compared with them, against a row that
+# is read, as measured.
+_FEW = 50_000
+_LOOKED_UP, _COMPARED = 0.4, 0.2
+# What persons wrote or judged, as the index `captions_of_persons` has it.
+_PERSONS = "n.current AND (n.written_by = 'person' OR n.status != 'draft')"
 _SIGNS = re.compile(r"[\W_]+")
 MAX_WORDS = 2000
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Rows `n` of a table that an index finds, with the values of the parameters: images, or what images have."""
+
+    table: str
+    clause: str
+    values: tuple[Any, ...]
+
+    @property
+    def images(self) -> str:
+        """A query for the numbers of the images."""
+        return (
+            f"SELECT {'n.id' if self.table == 'images' else 'n.image'} AS image FROM {self.table} n WHERE {self.clause}"
+        )
+
+    @property
+    def captions(self) -> str:
+        """A query for the numbers of their captions, or of those that are meant."""
+        if self.table == "captions":
+            return f"SELECT n.id FROM captions n WHERE {self.clause}"
+        return f"SELECT k.id FROM ({self.images}) n CROSS JOIN captions k USING (image)"
 
 
 @dataclass(frozen=True)
@@ -28,10 +59,25 @@ class Condition:
     clauses: tuple[str, ...] = ()
     values: tuple[Any, ...] = ()
     of_captions: bool = False
+    # Queries by an index for the images of which one of the conditions is true, perhaps with some others.
+    lookups: tuple[Lookup, ...] = ()
 
     @property
     def sql(self) -> str:
         return " AND ".join(["i.gone IS NULL", *self.clauses])
+
+    def lookup(self, connection: sqlite3.Connection, rows: float, wanted: float) -> Lookup | None:
+        """The lookup with the fewest images; None where going through `rows` until `wanted` are found is less work."""
+        best, few = None, _FEW + 1
+        for each in self.lookups:
+            query = f"SELECT count(*) FROM (SELECT 1 FROM ({each.images}) LIMIT {few})"
+            (count,) = connection.execute(query, each.values).fetchone()
+            best, few = (each, count) if count < few else (best, few)
+        if best is None:
+            return None
+        (images,) = connection.execute("SELECT max(id) FROM images").fetchone()
+        work = _LOOKED_UP * few + (0 if math.isinf(rows) else _COMPARED * rows)
+        return best if work < min(rows, wanted * (images or 0) / max(1, few)) else None
 
     def also(self, clause: str, *values: Any) -> Condition:
         """These conditions and one more, on an image `i`, or on a caption `c` where captions are listed."""
@@ -46,10 +92,18 @@ class Condition:
 class _Clauses:
     clauses: list[str] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
+    lookups: list[Lookup] = field(default_factory=list)
 
     def add(self, clause: str, *values: Any) -> None:
         self.clauses.append(clause)
-        self.values += [v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for v in values]
+        self.values += map(_plain, values)
+
+    def look_up(self, table: str, clause: str, *values: Any) -> None:
+        self.lookups.append(Lookup(table, clause, tuple(map(_plain, values))))
+
+
+def _plain(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def condition_of(options: DraftFilterOptions) -> Condition:
@@ -58,11 +112,15 @@ def condition_of(options: DraftFilterOptions) -> Condition:
     under = "." if options.under is None else posixpath.normpath(options.under.strip("/") or ".")
     if under != ".":
         folder = encoded(under)
-        images.add("(i.path >= CAST(? AS TEXT) AND i.path < CAST(? AS TEXT))", folder + b"/", folder + b"0")
+        inside = "path >= CAST(? AS TEXT) AND {0}.path < CAST(? AS TEXT)"
+        images.add(f"(i.{inside.format('i')})", folder + b"/", folder + b"0")
+        images.look_up("images", f"n.gone IS NULL AND n.{inside.format('n')}", folder + b"/", folder + b"0")
     for tag in options.tag:
         images.add("EXISTS (SELECT 1 FROM keywords k WHERE k.image = i.id AND k.keyword = ?)", tag)
+        images.look_up("keywords", "n.keyword = ?", tag)
     if options.mark is not None:
         images.add("i.mark = ?", options.mark)
+        images.look_up("images", "n.mark = ?", options.mark)
     if options.split is not None:
         images.add("i.split = ?", "" if options.split == NO_SPLIT else options.split)
     if options.taken is not None:
@@ -70,12 +128,18 @@ def condition_of(options: DraftFilterOptions) -> Condition:
         images.add("i.taken >= ?", first)
         if not dots or last:
             images.add("substr(i.taken, 1, ?) <= ?", len(last or first), last or first)
+        end = chr(sys.maxunicode)
+        images.look_up("images", "n.taken >= ? AND n.taken <= ?", first, (last if dots else first) + end)
     if options.without_caption:
         images.add("NOT EXISTS (SELECT 1 FROM captions n WHERE n.image = i.id AND n.current)")
     if options.status is not None:
         captions.add("c.status = ?", options.status)
+        if options.status != "draft":
+            captions.look_up("captions", _PERSONS)
     if options.by in ("person", "model"):
         captions.add("c.written_by = ?", options.by)
+        if options.by == "person":
+            captions.look_up("captions", _PERSONS)
     elif options.by is not None:
         captions.add("c.written_by = 'model' AND c.model = ?", options.by)
     if options.flag:
@@ -84,6 +148,7 @@ def condition_of(options: DraftFilterOptions) -> Condition:
             captions.add("c.flags != ''")
         else:
             captions.add(f"({' OR '.join(named)})", *options.flag)
+        captions.look_up("captions", "n.current AND n.flags != ''")
     if options.confidence is not None:
         sign, number = re.findall(r"[<>=]+|[\d.]+", options.confidence)
         captions.add(f"c.confidence {sign} ?", float(number))
@@ -91,7 +156,10 @@ def condition_of(options: DraftFilterOptions) -> Condition:
         language = options.language.lower().replace("-", "_") + "_"
         noted = "substr(replace(lower(coalesce(c.language, 'und')), '-', '_') || '_', 1, ?) = ?"
         captions.add(noted, len(language), language)
-    return Condition((*images.clauses, *captions.clauses), (*images.values, *captions.values), bool(captions.clauses))
+    return Condition(
+        (*images.clauses, *captions.clauses), (*images.values, *captions.values),
+        bool(captions.clauses), (*images.lookups, *captions.lookups),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,6 +192,11 @@ class Words:
         if self.unwanted:
             return "c.id NOT IN (SELECT rowid FROM words WHERE words MATCH ?)", (" OR ".join(self.unwanted),)
         return "", ()
+
+    def most(self, connection: sqlite3.Connection) -> float:
+        """At most so many captions have all the words; infinite where only beginnings of words are known."""
+        whole = [each for each in self.wanted if not each.endswith("*")]
+        return min((_captions_with(connection, each) for each in whole), default=math.inf)
 
     def relaxed(self, connection: sqlite3.Connection) -> Iterator[Words]:
         """The same, then without words that no caption has, then with ever fewer: first without the commonest."""

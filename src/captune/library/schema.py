@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from captune.core.errors import CaptuneError
 
 # Raised with each step in `_STEPS`: a library of an older version takes those that it lacks.
-VERSION = 3
+VERSION = 4
 
 _TABLES = """
 CREATE TABLE images(
@@ -187,7 +187,22 @@ AFTER UPDATE OF path, digest, taken, place, names, problem, mark, gone, split ON
 END;
 """
 
-_STEPS: tuple[str, ...] = (_TABLES, _TOUCHED, _SETS)
+# Beginnings of words, and conditions that few images fulfil, are looked up where there are a million.
+_LOOKED_UP = """
+DROP TABLE words_known;
+DROP TABLE words;
+CREATE VIRTUAL TABLE words USING fts5(
+  text, content='current_captions', content_rowid='id', tokenize="unicode61 remove_diacritics 2", prefix='1 2'
+);
+CREATE VIRTUAL TABLE words_known USING fts5vocab('words', 'row');
+INSERT INTO words(words) VALUES ('rebuild');
+CREATE INDEX images_by_mark ON images(mark) WHERE mark IS NOT NULL;
+CREATE INDEX images_by_taken ON images(taken) WHERE taken IS NOT NULL;
+CREATE INDEX captions_of_persons ON captions(image) WHERE current AND (written_by = 'person' OR status != 'draft');
+CREATE INDEX captions_with_flags ON captions(image) WHERE current AND flags != '';
+"""
+
+_STEPS: tuple[str, ...] = (_TABLES, _TOUCHED, _SETS, _LOOKED_UP)
 
 
 def prepare_schema(connection: sqlite3.Connection, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,12 +65,16 @@ def by_words(connection: sqlite3.Connection, text: str, condition: Condition, li
         )
     most = _MOST if limit else -1
     for fewer in words.relaxed(connection):
+        few = condition.lookup(connection, fewer.most(connection), most if limit else math.inf)
+        among, values = "", ()
+        if few is not None:  # with the sign the captions stay in their order, and each is looked up before it is read
+            among, values = f"AND +words.rowid IN ({few.captions})", few.values
         found = _found(
             connection,
             f"SELECT *, 1.0 / (1 + length(text)) AS score FROM (SELECT {_COLUMNS} FROM words "
             f"CROSS JOIN captions c ON c.id = words.rowid CROSS JOIN images i ON i.id = c.image "
-            f"WHERE words MATCH ? AND {condition.sql} LIMIT {most}) ORDER BY score DESC, path LIMIT {most}",
-            (fewer.query, *condition.values),
+            f"WHERE words MATCH ? {among} AND {condition.sql} LIMIT {most}) ORDER BY score DESC, path LIMIT {most}",
+            (fewer.query, *values, *condition.values),
             limit,
         )
         if found:
@@ -79,12 +84,16 @@ def by_words(connection: sqlite3.Connection, text: str, condition: Condition, li
 
 def listed_images(connection: sqlite3.Connection, condition: Condition, limit: int) -> list[FoundImage]:
     """Images that a condition is true of, by their paths, each with its first caption of which it is true."""
-    join = "JOIN" if condition.of_captions else "LEFT JOIN"
+    join = "CROSS JOIN" if condition.of_captions else "LEFT JOIN"
+    few = condition.lookup(connection, math.inf, limit or math.inf)
+    images = "images i INDEXED BY images_by_path"
+    if few is not None:
+        images = f"(SELECT DISTINCT image FROM ({few.images})) n CROSS JOIN images i ON i.id = n.image"
     return _found(
         connection,
-        f"SELECT {_COLUMNS}, 1.0 AS score FROM images i {join} captions c ON c.image = i.id AND c.current "
+        f"SELECT {_COLUMNS}, 1.0 AS score FROM {images} {join} captions c ON c.image = i.id AND c.current "
         f"WHERE {condition.sql} ORDER BY i.path, c.id",
-        condition.values,
+        (*(few.values if few is not None else ()), *condition.values),
         limit,
     )
 

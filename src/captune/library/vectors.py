@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from captune.images.workers import cores
 from captune.library.database import Database
 
 _ROWS_AT_ONCE = 16_384
+# Vectors are many from so many times those that are wanted on.
+_MANY = 8
 _BYTES = np.dtype(np.float16).itemsize
 # How far a dot product of two unit vectors in fp16 may be from the same in fp32, however it is summed.
 _ROUNDING = 4e-3
@@ -31,6 +34,12 @@ class Vectors:
     images: np.ndarray
     rows: np.ndarray
 
+    def meant(self, among: Sequence[int] | None = None) -> np.ndarray:
+        """Which rows are of an image, and of one of those `among`: bool (rows,)."""
+        if among is None:
+            return self.images >= 0
+        return np.isin(self.images, np.fromiter(among, np.int64, len(among)))
+
     def nearest(
         self, vector: np.ndarray, count: int, among: Sequence[int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -38,9 +47,7 @@ class Vectors:
 
         With `among` it is those of these images.
         """
-        meant = self.images >= 0
-        if among is not None:
-            meant &= np.isin(self.images, np.fromiter(among, np.int64, len(among)))
+        meant = self.meant(among)
         count = min(count, int(np.count_nonzero(meant)))
         if not count:
             return self.images[:0], np.zeros(0, np.float32)
@@ -131,6 +138,36 @@ class VectorFile:
             raise CaptuneError("This image has no vector yet.", "Make it: captune library add FOLDER --embed MODEL")
         found: np.ndarray = map_rows(self.path, row["row"] + 1, self.size)[row["row"]].astype(np.float32)
         return found
+
+    def nearest(
+        self, vector: np.ndarray, count: int, among: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `Vectors.nearest` of `read()`; of many vectors only the best are looked up in the database."""
+        (total,) = self.database.connection.execute("SELECT rows FROM embedders WHERE id = ?", (self.id,)).fetchone()
+        wanted = count
+        if 0 < wanted * _MANY <= total:
+            rows = map_rows(self.path, total, self.size)
+            rough = _products(rows, vector.astype(np.float16))
+        while 0 < wanted * _MANY <= total:
+            least = np.partition(rough, total - wanted)[total - wanted]
+            candidates = np.flatnonzero(rough >= least - 2 * _ROUNDING)
+            best = Vectors(self._images(candidates), rows[candidates])
+            if np.count_nonzero(best.meant(among) & (rough[candidates] >= least)) >= count:
+                return best.nearest(vector, count, among)
+            wanted *= 4
+        return self.read().nearest(vector, count, among)
+
+    def _images(self, rows: np.ndarray) -> np.ndarray:
+        """The images that vectors are of, by their rows in the file; -1: of none any more."""
+        found = self.database.connection.execute(
+            "SELECT r.key, v.image FROM json_each(?) r CROSS JOIN vectors v ON v.embedder = ? AND v.row = r.value "
+            "JOIN images i ON i.id = v.image WHERE i.gone IS NULL AND v.digest = i.digest",
+            (json.dumps(rows.tolist()), self.id),
+        )
+        images = np.full(len(rows), -1, np.int64)
+        for number, image in found:
+            images[number] = image
+        return images
 
     def read(self) -> Vectors:
         """All vectors of images that are there; raises `CaptuneError` where the file is shorter than it was."""
