@@ -101,17 +101,14 @@ def _from_rows(path: Path, time: str) -> Repair:
     """Put a new file together from rows, and put it in the place of the damaged one."""
     backup = newest_backup(path.parent)
     aside = path.parent / f"damaged-{time}"
-    made = path.with_name(f"{path.name}.repaired")
+    made = aside / "repaired.db"
     try:
         aside.mkdir()
         for end in _BESIDE:
             if (file := path.with_name(path.name + end)).exists():
                 shutil.copy2(file, aside / file.name)
-        for end in _BESIDE:
-            made.with_name(made.name + end).unlink(missing_ok=True)
         read, restored = _put_together(made, aside / path.name, backup)
         if not read.get("images") and backup is None:
-            shutil.rmtree(aside)
             raise CaptuneError(
                 f"Nothing can be read of {path}, and there is no copy in {BACKUPS}/ beside it.",
                 "Move it away; then captune library import FOLDER FILE takes over an export, and captune library add "
@@ -120,11 +117,11 @@ def _from_rows(path: Path, time: str) -> Repair:
         for end in _BESIDE[1:]:
             path.with_name(path.name + end).unlink(missing_ok=True)
         made.replace(path)
-    except OSError as error:
-        raise disk_error(error, path) from error
-    finally:
-        for end in _BESIDE:
-            made.with_name(made.name + end).unlink(missing_ok=True)
+    except BaseException as error:
+        shutil.rmtree(aside, ignore_errors=True)  # the damaged file lies where it lay
+        if isinstance(error, OSError):
+            raise disk_error(error, path) from error
+        raise
     return Repair(read, restored, None if backup is None else str(backup), str(aside))
 
 

@@ -210,7 +210,7 @@ UPDATE captions SET current = 0 WHERE id IN (
   SELECT captions.id FROM told JOIN images ON images.id = told.id JOIN captions ON captions.image = told.id
   WHERE current AND source = images.path AND told.fields ->> '$.captions[0].text' IS NOT NULL
   AND text NOT IN (SELECT value ->> '$.text' FROM json_each(told.fields, '$.captions')));
-DELETE FROM scanned;
+DELETE FROM scanned WHERE path IN (SELECT path FROM there);
 """
 _COUNTS = {
     "images": "SELECT count(*) FROM images WHERE gone IS NULL",

@@ -45,3 +45,22 @@ def test_the_nearest_and_a_file_that_is_cut_off(library: captune.Library) -> Non
     assert len(file.missing()) == 50
     file.add(range(1, 51), rows)
     assert file.read().nearest(query, 5)[0].tolist() == wanted.tolist()
+
+
+def test_few_of_many_are_looked_up_and_the_same(library: captune.Library) -> None:
+    chance = np.random.default_rng(1)
+    rows = chance.standard_normal((50, 16)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    file = VectorFile(library.database, "m", "digest", 16)
+    file.add(range(1, 51), rows)
+    file.add([3, 4], rows[:2])  # embedded again
+    with library.database.write() as connection:
+        connection.execute("UPDATE images SET gone = '' WHERE id <= 20 AND id % 2")
+        connection.execute("UPDATE images SET digest = 'other' WHERE id = 8")
+    everything = file.read()
+    for query in (*rows[:8], -rows[0]):
+        for count, among in ((3, None), (5, None), (2, range(1, 30)), (1, [2]), (3, [5, 7]), (60, None)):
+            wanted = everything.nearest(query, count, among)
+            found = file.nearest(query, count, among)
+            assert found[0].tolist() == wanted[0].tolist()
+            assert found[1].tolist() == wanted[1].tolist()
