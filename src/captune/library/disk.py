@@ -16,9 +16,9 @@ _MOUNTS = "/proc/self/mounts"
 
 def may_write(path: Path) -> bool:
     """Whether this user may write a file, and others beside it."""
-    mine = os.access in os.supports_effective_ids
+    effective = os.access in os.supports_effective_ids
     there = [each for each in (path, path.parent) if each.exists()]
-    return all(os.access(each, os.W_OK, effective_ids=mine) for each in there)
+    return all(os.access(each, os.W_OK, effective_ids=effective) for each in there)
 
 
 def on_network(path: Path, mounts: str = _MOUNTS) -> bool:

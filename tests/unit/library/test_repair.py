@@ -72,7 +72,7 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "kept"),
+    ("damage", "stays"),
     [
         (flip, True),
         (lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), None),
@@ -82,7 +82,7 @@ def flip(path: Path) -> None:
     ],
     ids=["bytes", "cut", "empty", "else", "gone"],
 )
-def test_the_way_back(library: captune.Library, damage: Callable[[Path], None], kept: bool | None) -> None:
+def test_the_way_back(library: captune.Library, damage: Callable[[Path], None], stays: bool | None) -> None:
     folder, path = library.folder, library.database.path
     before = texts(folder)
     correct(library, 1, "what a person wrote since")
@@ -99,8 +99,8 @@ def test_the_way_back(library: captune.Library, damage: Callable[[Path], None], 
     assert {number: text for number, text in texts(folder).items() if number != 1}.items() >= {
         number: text for number, text in before.items() if number != 1
     }.items()
-    if kept is not None:
-        assert ("what a person wrote since" in texts(folder).values()) is kept
+    if stays is not None:
+        assert ("what a person wrote since" in texts(folder).values()) is stays
     assert [each.path for each in found.search("word300")] == ["0300.jpg"]
     assert captune.Library.repair(folder) is None
 
