@@ -25,7 +25,7 @@ OFFLINE := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check bench bench-check parity docs site serve release clean
+.PHONY: help setup demo test quick check lint types in-step bench bench-check parity docs site serve release clean
 .DELETE_ON_ERROR:
 
 help: ## List these targets
@@ -43,10 +43,17 @@ quick: $(STAMP) ## Laws and unit tests that need no torch: under a minute
 	$(OFFLINE) $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --no-torch -m 'not slow' tests/laws tests/unit $(ARGS)
 
 check: $(STAMP) ## Format, lint, types, import contracts, docs in step
+	@$(MAKE) --no-print-directory --jobs 2 lint types in-step
+
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+in-step: $(STAMP)
 	$(BIN)/python docs/generate.py --check
 
 bench: $(STAMP) ## Measure against what a user would write instead

@@ -181,11 +181,15 @@ def type_all(page: Page, texts: dict[str, str], names: dict[int, str]) -> None:
         card = page.locator('.card[aria-selected="true"]')
         card.locator("img[src]").wait_for()
         name = names[int(card.get_attribute("data-image") or 0)]
+        typing = card.locator("textarea").count() > 0  # Ctrl+Enter goes on to the next caption
         if name in left:
-            page.keyboard.press("e")
+            if not typing:
+                page.keyboard.press("e")
             card.locator("textarea").fill(left.pop(name))
-            page.keyboard.press("Control+Enter")  # saves and goes on
+            page.keyboard.press("Control+Enter")
         else:
+            if typing:
+                page.keyboard.press("Escape")
             page.keyboard.press("ArrowRight")
     page.locator("#saved[data-is=saved]").wait_for()
 

@@ -32,7 +32,8 @@ BEFOREHAND = (
     "torch", "transformers.models.auto", "transformers.models.blip.modeling_blip", "transformers.models.bert",
     "transformers.generation", "transformers.trainer", "PIL.Image", "pyarrow", "matplotlib.figure", "fastapi",
     "captune.cli.main", "captune.training.train", "captune.training.loop.trainer", "captune.evaluation.evaluate",
-    "captune.metrics", "captune.server.server",
+    "captune.metrics", "captune.server.server", "captune.inference.captioner", "captune.jobs.job",
+    "captune.library.library",
 )  # fmt: skip
 _exit = os._exit
 
@@ -140,10 +141,15 @@ def _trace_once(folder: Path) -> None:
     """Exports of a model that was exported before take its ONNX graphs from then, as in the tests of exports."""
     from captune.export import onnx
 
-    sys.path.append(str(Path(__file__).resolve().parent))
-    from exported import traced_once
+    trace = onnx.write_graph
 
-    onnx.write_graph = traced_once(folder, onnx.write_graph)
+    def write_graph(*arguments: Any, **options: Any) -> Any:
+        sys.path.append(str(Path(__file__).resolve().parent))
+        from exported import traced_once  # it imports onnx, which few command lines need
+
+        return traced_once(folder, trace)(*arguments, **options)
+
+    onnx.write_graph = write_graph
 
 
 class _Session(InteractiveInterpreter):

@@ -314,6 +314,7 @@ def test_no_state_has_a_serious_axe_finding(
     page.get_by_role("button", name="Take Photo").wait_for()
     check("camera")
     page.get_by_text("Switch the camera on").click()
+    page.get_by_role("button", name="Take Photo").wait_for(state="hidden")  # the page is drawn anew meanwhile
     page.get_by_role("tab", name="Samples").click()
     page.get_by_role("checkbox").first.wait_for()
     check("samples")

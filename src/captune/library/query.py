@@ -18,13 +18,13 @@ from captune.core.text import unspaced_language
 from captune.library.scan import encoded
 
 _WORD = re.compile(r'(-?)(?:"([^"]*)"?|([^\s"]+))')
-# FTS5 has no underscores either.
 # At most so many images are looked up. What one of them costs, and a row that is compared with them, against a row that
 # is read, as measured.
 _FEW = 50_000
 _LOOKED_UP, _COMPARED = 0.4, 0.2
 # What persons wrote or judged, as the index `captions_of_persons` has it.
 _PERSONS = "n.current AND (n.written_by = 'person' OR n.status != 'draft')"
+# FTS5 has no underscores either.
 _SIGNS = re.compile(r"[\W_]+")
 MAX_WORDS = 2000
 
