@@ -52,8 +52,18 @@ class Round:
         """Whether so many images were held out that the difference means something."""
         return self.images >= ENOUGH
 
+    @property
+    def otherwise(self) -> tuple[str, ...]:
+        """Scores by which the new model is worse where the verdict is better, or better where it is worse."""
+        wanted = {"better": -1, "worse": 1}.get(self.verdict, 0)
+        return tuple(
+            name
+            for name, one in self.differences.items()
+            if one["low"] * one["high"] > 0 and _sign(name) * (1 if one["low"] > 0 else -1) == wanted
+        )
+
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "enough": self.enough}
+        return {**asdict(self), "enough": self.enough, "otherwise": list(self.otherwise)}
 
 
 def learn(
@@ -173,6 +183,13 @@ def _round(number: int, model: str, run: Path, place: Path, test: Any) -> Round:
         verdict, dict(former.scores), dict(new.scores),
         {name: {"value": one.value, "low": one.low, "high": one.high} for name, one in shown.items()},
     )  # fmt: skip
+
+
+def _sign(score: str) -> int:
+    """1 where more of a score is better, -1 where less is."""
+    from captune.metrics import spec_of
+
+    return spec_of(score).sign
 
 
 def _images(data: Path) -> int:

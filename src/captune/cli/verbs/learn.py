@@ -54,6 +54,9 @@ def _sentence(found: Any) -> str:
         "worse": "The new model is worse on captions that it did not see: keep the former.",
         "not told apart": "The two models cannot be told apart on these images.",
     }[found.verdict]
+    if found.otherwise:
+        state = "worse" if found.verdict == "better" else "better"
+        text += f" By {' and '.join(found.otherwise)} it is {state}: read some of its captions before you decide."
     few = f" {found.images} held-out images say little: correct more, and learn again."
     return text if found.enough else text + few
 
