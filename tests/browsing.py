@@ -13,6 +13,14 @@ def drawn(page: Page) -> None:
     page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
 
 
+def not_faded(page: Page) -> None:
+    """Wait until nothing is faded, as what is about to be drawn anew is: its contrast is nobody's."""
+    page.wait_for_function(
+        "() => !document.querySelector('[data-stale=\"true\"]')"
+        " && !document.getAnimations().some((one) => one instanceof CSSTransition && one.playState === 'running')"
+    )
+
+
 def in_view(what: Locator) -> bool:
     box, size = what.bounding_box(), what.page.viewport_size
     return bool(box and size and box["y"] >= 0 and box["y"] + box["height"] <= size["height"])

@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from browsing import drawn, in_view, serious
+from browsing import drawn, in_view, not_faded, serious
 from captune.captions.quality import flags_of
 from captune.captions.wording import worded
 from captune.core.options import WordingOptions
@@ -291,7 +291,9 @@ def test_no_state_has_a_serious_axe_finding(
 ) -> None:
     page, found = visit(looks[look], address), {}
 
-    def check(state: str) -> None:
+    def check(state: str, *, at_rest: bool = True) -> None:
+        if at_rest:
+            not_faded(page)
         found[state] = serious(page)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= LOOKS[look][1], f"{state}: something sticks out"
@@ -342,7 +344,7 @@ def test_no_state_has_a_serious_axe_finding(
     back()
     button(page).click()
     page.get_by_role("progressbar").wait_for()
-    check("working")
+    check("working", at_rest=False)
     page.get_by_role("status").get_by_text("30 captions for 2 images; 1 image could not be captioned.").wait_for()
     check("five models, three variations, in German, an error")
     page.get_by_text("Attention maps of base for photo 2.png").click()
