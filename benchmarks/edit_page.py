@@ -13,19 +13,16 @@ import os
 import random
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-import httpx
 import psutil
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from captune.library.library import Library
-from captune.server.startup import listen
+from edit_server import edit_server
 from machine import machine
 
 WORDS = (
@@ -74,35 +71,8 @@ def main() -> None:
     print(machine("captune", "playwright"), flush=True)
     with tempfile.TemporaryDirectory(prefix="captune-edit-page-") as name:
         lay(Path(name), count)
-        with listen("127.0.0.1", 0) as probe:
-            port = probe.getsockname()[1]
-        url = f"http://127.0.0.1:{port}"
-        command = [
-            sys.executable,
-            "-m",
-            "captune",
-            "edit",
-            f"{name}/photos",
-            "--port",
-            str(port),
-            "--no-scan",
-            "--quiet",
-        ]
-        server = subprocess.Popen(command)
-        try:
-            wait(url)
-            measure(url, server.pid)
-        finally:
-            server.kill()
-
-
-def wait(url: str) -> None:
-    while True:
-        try:
-            httpx.get(f"{url}/health/live", trust_env=False)
-            return
-        except httpx.TransportError:
-            time.sleep(0.1)
+        with edit_server(Path(name) / "photos") as (url, pid):
+            measure(url, pid)
 
 
 def measure(url: str, pid: int) -> None:

@@ -23,13 +23,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import httpx
 from playwright.sync_api import Page, sync_playwright
 
 from captune.library.learn import rounds
 from captune.library.library import Library
 from captune.metrics.measure import measure
 from coco_captions import DATA, References, flickr8k
+from edit_server import edit_server
 from machine import machine, markdown
 
 SHORT = 8  # words
@@ -148,29 +148,15 @@ def person_wrote(photos: Path) -> dict[str, str]:
 
 def correct(photos: Path, texts: References) -> None:
     """Type the first long reference over the draft of each image, in the page, by keyboard alone."""
-    port = 8791
-    server = subprocess.Popen(
-        [sys.executable, "-m", "captune", "edit", str(photos), "--port", str(port), "--no-scan", "--quiet"]
-    )
-    try:
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/health/live", trust_env=False)
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        with sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            page = browser.new_page(viewport={"width": 1280, "height": 800})
-            page.goto(f"http://127.0.0.1:{port}/#order=path")
-            started = time.monotonic()
-            rows = Library(photos).database.connection.execute("SELECT id, path FROM images")
-            type_all(page, {name: found[0] for name, found in texts.items()}, {row["id"]: row["path"] for row in rows})
-            print(f"{len(texts)} corrections typed: {time.monotonic() - started:.0f} s", flush=True)
-            browser.close()
-    finally:
-        server.terminate()
-        server.wait()
+    with edit_server(photos) as (url, _), sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(f"{url}/#order=path")
+        started = time.monotonic()
+        rows = Library(photos).database.connection.execute("SELECT id, path FROM images")
+        type_all(page, {name: found[0] for name, found in texts.items()}, {row["id"]: row["path"] for row in rows})
+        print(f"{len(texts)} corrections typed: {time.monotonic() - started:.0f} s", flush=True)
+        browser.close()
 
 
 def type_all(page: Page, texts: dict[str, str], names: dict[int, str]) -> None:

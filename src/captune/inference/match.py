@@ -159,8 +159,8 @@ def pairs_of(
 
 def match_embeddings(matcher: Matcher, embeddings: Embeddings, texts: Sequence[str]) -> list[list[Match]]:
     """For each embedded image its matches with all texts, by vectors alone: of a matcher without a head."""
-    kept = torch.from_numpy(embeddings.vectors).to(matcher.device, torch.float32)
-    every = pairs_of(matcher, kept, texts, matcher.embed_texts(texts), matcher.cut(texts))
+    vectors = torch.from_numpy(embeddings.vectors).to(matcher.device, torch.float32)
+    every = pairs_of(matcher, vectors, texts, matcher.embed_texts(texts), matcher.cut(texts))
     return [
         [replace(pair, image=image) for pair in pairs] for image, pairs in zip(embeddings.images, every, strict=True)
     ]
@@ -190,9 +190,10 @@ def retrieve(
         return [pairs[number] for pairs, row in zip(every, rows.tolist(), strict=True) for number in row]
     # The best images of all texts alone: there may be a million others.
     columns = np.argsort(-near, axis=0, kind="stable")[:best].T
-    kept = {int(number): None for number in columns.ravel()}
-    found = replace(embeddings, images=tuple(embeddings.images[n] for n in kept), vectors=embeddings.vectors[[*kept]])
-    pairs_by_image = dict(zip(kept, match_embeddings(matcher, found, texts), strict=True))
+    best_images = list(dict.fromkeys(columns.ravel().tolist()))
+    names = tuple(embeddings.images[number] for number in best_images)
+    found = replace(embeddings, images=names, vectors=embeddings.vectors[best_images])
+    pairs_by_image = dict(zip(best_images, match_embeddings(matcher, found, texts), strict=True))
     return [pairs_by_image[image][text] for text, column in enumerate(columns.tolist()) for image in column]
 
 
