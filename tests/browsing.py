@@ -26,9 +26,12 @@ def in_view(what: Locator) -> bool:
     return bool(box and size and box["y"] >= 0 and box["y"] + box["height"] <= size["height"])
 
 
-def serious(page: Page) -> list[tuple[str, list[str]]]:
+def serious(page: Page, *, at_rest: bool = True) -> list[tuple[str, list[str]]]:
+    """The serious findings of axe: rule and elements. `at_rest=False` looks at a page that is drawn all the time."""
     from axe_playwright_python.sync_playwright import Axe
 
+    if at_rest:
+        not_faded(page)
     return [
         (violation["id"], [node["html"] for node in violation["nodes"]])
         for violation in Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
