@@ -99,11 +99,20 @@ def test_bad_pictures_are_named_and_counted(
     assert err.splitlines() == ["warning: bad.jpg: damaged", last]
 
 
-def test_a_list_on_stdin(says: Says, heard: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("a.jpg\r\n\n  two words.jpg\n"))
+@pytest.mark.parametrize(
+    ("listed", "names"),
+    [
+        (b"a.jpg\r\n\n  two words.jpg\n", ["a.jpg", "  two words.jpg"]),
+        (b"two\nlines.jpg\0\0gr\xfcn.jpg\r\0", ["two\nlines.jpg", "gr\udcfcn.jpg\r"]),
+    ],
+)
+def test_a_list_on_stdin(
+    says: Says, heard: dict[str, Any], monkeypatch: pytest.MonkeyPatch, listed: bytes, names: list[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listed), "utf-8"))
     code, out, _ = says("caption", "-", "--format", "jsonl")
     assert code == 0
-    assert heard["inputs"] == ["a.jpg", "  two words.jpg"]
+    assert heard["inputs"] == names
     assert [json.loads(line)["caption"] for line in out.splitlines()] == ["a dog", "a dog"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import captune
+from captune.cli.path_lists import read_paths
 from captune.cli.verbs.search import app
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options.library import FilterOptions
@@ -18,6 +21,7 @@ from captune.library.database import now
 from captune.library.library import Library
 from captune.library.listing import listed_ids
 from captune.library.query import condition_of
+from captune.library.scan import encoded
 
 CAPTIONS = {
     "a/dogs.jpg": "two dogs in the snow",
@@ -36,7 +40,8 @@ def make_library(folder: Path, captions: dict[str, str]) -> Library:
     with library.database.write() as connection:
         for path, text in captions.items():
             image = connection.execute(
-                "INSERT INTO images(path, digest, bytes, modified, added) VALUES (?, ?, 1, 1, ?)", (path, path, now())
+                "INSERT INTO images(path, digest, bytes, modified, added) VALUES (CAST(? AS TEXT), '', 1, 1, ?)",
+                (encoded(path), now()),
             ).lastrowid
             if text:
                 connection.execute(
@@ -182,3 +187,22 @@ def test_paths_and_limits_of_the_command(languages: Library) -> None:
     assert printed("--paths", "--limit", "2") == languages.search(limit=2).paths
     assert printed("hund", "--paths", "--limit", "0") == languages.search().paths
     assert json.loads("".join(printed("--language", "de", "--json")))[1]["language"] == "DE-at"
+
+
+def test_a_path_with_a_line_break_is_never_printed_as_two(tmp_path: Path) -> None:
+    library = make_library(
+        tmp_path / "photos", {"a\nb.jpg": "a dog", "c.jpg": "a cat", os.fsdecode(b"gr\xfcn.jpg"): ""}
+    )
+
+    def printed(*options: str) -> Any:
+        return CliRunner().invoke(app, ["--in", str(library.folder), *options])
+
+    refused = printed("--paths")
+    assert (refused.stdout, isinstance(refused.exception, CaptuneError)) == ("", True)
+    assert "a\\nb.jpg" in str(refused.exception)
+    assert "--null" in str(refused.exception)
+    assert printed("cat", "--paths").stdout_bytes == os.fsencode(library.folder / "c.jpg") + b"\n"
+    names = printed("-0").stdout_bytes.split(b"\0")
+    assert names == [*map(os.fsencode, captune.search("", library.folder).paths), b""]
+    assert len(names) == 4
+    assert [*read_paths(io.BytesIO(b"\0".join(names)), "utf-8")] == captune.search("", library.folder).paths

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captune.cli.flags import Chosen, Model, Quiet, verb
+from captune.cli.path_lists import read_paths
 from captune.cli.progress import TerminalProgress, duration, rate
 from captune.cli.terminal import live_stdout, note, out_json, print_line
 from captune.core.config import Resolved
@@ -165,7 +166,7 @@ def _is_one_image(inputs: list[str]) -> bool:
 
 
 def _named(inputs: list[str]) -> Iterator[str]:
-    """The inputs, with `-` replaced by the lines of stdin, each a name and never a pattern."""
+    """The inputs, with `-` replaced by the paths on stdin, each a name and never a pattern."""
     for name in inputs:
         if name != "-":
             yield name
@@ -174,7 +175,7 @@ def _named(inputs: list[str]) -> Iterator[str]:
             raise UsageError(
                 "'-' reads paths from stdin, but nothing is piped in.", "For example: ls *.jpg | captune caption -"
             )
-        yield from (Listed(line) for line in (raw.rstrip("\r\n") for raw in sys.stdin) if line.strip())
+        yield from map(Listed, read_paths(sys.stdin.buffer, sys.stdin.encoding))
 
 
 app = verb(caption)

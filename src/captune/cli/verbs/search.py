@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
+from captune.cli.path_lists import print_paths
 from captune.cli.progress import TerminalProgress
-from captune.cli.terminal import note, out_json, out_table, print_line
+from captune.cli.terminal import note, out_json, out_table
 from captune.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ def search(
     ] = None,
     folder: Annotated[str, typer.Option("--in", metavar="FOLDER", help="Folder of the library.")] = ".",
     paths: Annotated[bool, typer.Option("--paths", metavar="", help="Print paths alone, one a line.")] = False,
+    null: Annotated[
+        bool,
+        typer.Option("--null", "-0", metavar="", help="Print paths alone, each ended by NUL, as xargs -0 reads them."),
+    ] = False,
     like: Annotated[
         str | None, typer.Option("--like", metavar="IMAGE", help="Images that look like this one, best first.")
     ] = None,
@@ -58,9 +63,8 @@ def search(
         found.write_sheet(sheet, text or ("Duplicates" if duplicates else "Images"), TerminalProgress(quiet=quiet))
     if json:
         out_json(found.to_json())
-    elif paths and found:
-        for line in lines:
-            print_line(line)
+    elif (paths or null) and found:
+        print_paths(lines, null=null)
     elif not found:
         note("No image is there twice." if duplicates else "No image is like that.")
         for sentence in Library(folder, values.library.library).unknown_names(**values.filter.model_dump()):
