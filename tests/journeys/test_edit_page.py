@@ -19,14 +19,18 @@ import pytest
 import uvicorn
 from PIL import Image
 
+import captune
 from browsing import serious
 from captune.core.options.library import EditOptions
+from captune.datasets.prepared import read_prepared, read_split
+from captune.jobs.shards import SHARD_FORMATS
 from captune.library.history import Draft, editing
 from captune.library.library import Library
 from captune.library.listing import keyword_counts
 from captune.library.vectors import VectorFile
 from captune.server.connections import Connection
 from captune.server.editor.app import create_editor
+from data_sets import draw, known, lay_job, open_job, prepare
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -216,6 +220,78 @@ def test_every_change_of_find_and_replace_is_shown_first(page: Page, server: Ser
     assert server.texts(205)[0] == ("a dgo number 205", "draft")
 
 
+@pytest.fixture
+def sets(tmp_path: Path) -> Iterator[list[Server]]:
+    """The editors of a prepared folder of three images with two references each, and of a job."""
+    paths = draw(tmp_path / "photos", 3)
+    texts = [[f"a dgo {number}", f"two dgos {number}"] for number in range(3)]
+    first, second, third = zip(paths, texts, strict=True)
+    data = prepare(tmp_path / "data", {"train": dict([first, second]), "val": dict([third])})
+    library = known(captune.Library(data, create=True), paths)
+    servers = [Server(library), Server(open_job(lay_job(tmp_path)))]
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+@needs_browser
+def test_data_sets_and_jobs_are_edited_and_saved_into_their_files(browser: Browser, sets: list[Server]) -> None:
+    data, job = (server.library.folder for server in sets)
+    before = read_prepared(data).digest
+    context = browser.new_context(viewport={"width": 820, "height": 900})
+    page = open_page(context.new_page(), sets[0].url)
+    page.locator(".card .picture").first.dblclick()
+    page.get_by_label("Caption 2", exact=True).locator("textarea").fill("two dogs 0")
+    page.get_by_role("button", name="Write another caption").click()
+    page.get_by_label("New caption").fill("a third one")
+    page.keyboard.press("Escape")
+    page.get_by_label("Split", exact=True).last.select_option("val")  # the text is saved first
+    page.get_by_label("Caption 3", exact=True).locator("textarea").wait_for()
+    assert page.get_by_role("button", name="Take this one").count() == 0  # all of them are references
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("heading", name="1.png").wait_for()
+    page.get_by_label("Caption 1", exact=True).get_by_role("button", name="Reject").click()
+    page.locator(".caption.rejected").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_label("Split", exact=True).first.select_option("val")
+    page.get_by_text("2 of 3 images").wait_for()
+    page.get_by_text("not all is in the data set yet").wait_for()
+    page.get_by_label("Split", exact=True).first.select_option("")
+    page.get_by_text("3 images · 6 approved").wait_for()
+    save = page.get_by_role("button", name="Save to the data set")
+    save.click()
+    page.get_by_text("Written into the data set: 2 images changed.").wait_for()
+    assert [record.references for record in read_split(data, "train")] == [("two dgos 1",)]
+    assert [record.references for record in read_split(data, "val")] == [
+        ("a dgo 0", "two dogs 0", "a third one"), ("a dgo 2", "two dgos 2"),
+    ]  # fmt: skip
+    page.get_by_role("button", name="Change all").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("What to do").select_option("split")
+    dialog.get_by_label("Split (none: in no split)").fill("none")
+    dialog.get_by_role("button", name="Put 3 images into it").click()
+    save.click()
+    page.get_by_text("No image would be left in any split.").wait_for()
+    for _ in range(5):
+        page.get_by_role("button", name="Undo").click()
+    page.get_by_text("Undone: correct a caption (1 image)").wait_for()
+    save.click()
+    page.get_by_text("Written into the data set").wait_for()
+    assert read_prepared(data).digest == before
+    assert page.errors == []  # type: ignore[attr-defined]
+
+    page = open_page(page, sets[1].url)
+    page.locator('[data-image="1"] .text').click()
+    page.locator(".card textarea").fill("a dog 0")
+    page.get_by_role("button", name="Save to the job").click()  # the text is saved first
+    page.get_by_text("Written into the job: 1 image changed.").wait_for()
+    assert page.get_by_label("Split", exact=True).first.is_hidden()
+    row = next(SHARD_FORMATS["jsonl"].decode((job / "captions-00000.jsonl").read_bytes(), ""))
+    assert ([caption.text for caption in row.captions], row.is_corrected) == (["a dog 0"], True)
+    assert page.errors == []  # type: ignore[attr-defined]
+    context.close()
+
+
 class Matcher:
     """An embedder of a library whose vectors of texts are that of image 100."""
 
@@ -350,7 +426,10 @@ def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
     writers = [threading.Thread(target=write, args=(image,)) for image in (1, 2, 4)]
     for writer in writers:
         writer.start()
-    time.sleep(0.7)
+    end = time.monotonic() + 30
+    while len(saved) < len(writers) and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
     process.wait()
     for writer in writers:

@@ -4,65 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import captune
-from captune.captions.provenance import Provenance
 from captune.captions.row import CaptionRow
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import mark_written
 from captune.core.records import Caption
 from captune.core.stores.local import LocalStore
 from captune.datasets.sources.input_shards import InputShard
-from captune.jobs.manifest import Inputs, Manifest, ShardList
+from captune.jobs.manifest import ShardList
 from captune.jobs.shards import SHARD_FORMATS
 from captune.library.history import Draft, editing
 from captune.library.sets.data_set import is_unwritten
-from data_sets import draw, known
-
-NOTED = Provenance("model", "base", "digest", date="2026-01-02")
-SHARDS = (("0.png", "1.png", "2.png"), ("3.png", "bad.png"))
-
-
-def row(name: str, *texts: str, provenance: bool = True) -> CaptionRow:
-    captions = tuple(Caption(text, 0.5) for text in texts)
-    if not texts:
-        return CaptionRow(f"photos/{name}", (), "error", "truncated", "", ())
-    noted = NOTED.of(captions) if provenance else None
-    return CaptionRow(f"photos/{name}", captions, "ok", None, "", ("cut",) if name == "1.png" else (), noted)
-
-
-def lay(folder: Path, format: str = "jsonl", *, here: bool = True, shards: int = 2, provenance: bool = True) -> Path:
-    """A job of five images, one of them bad, in two shards, of which `shards` are written."""
-    draw(folder / "photos", 4)
-    (folder / "photos" / "bad.png").write_bytes(b"bad")
-    store = LocalStore(str(folder / "captions"))
-    listed = [InputShard("files", "", 0, len(names), tuple(f"photos/{name}" for name in names)) for names in SHARDS]
-    ShardList.of(listed).write(store)
-    options = {"caption.format": format, "caption.provenance": "on" if provenance else "off"}
-    inputs = Inputs(("photos",), 0, str(folder))
-    Manifest("0.1", "base", "digest", options, inputs, len(SHARDS), 5, "2026-01-02").write(store)
-    if here:
-        mark_written(folder / "captions" / "_job", ["pieces.jsonl"])
-    for number, names in enumerate(SHARDS[:shards]):
-        texts = [
-            [f"a dgo {name[0]}", f"second {name[0]}"] if name == "2.png" else [f"a dgo {name[0]}"] for name in names
-        ]
-        rows = [row(name, *([] if name == "bad.png" else each), provenance=provenance)
-                for name, each in zip(names, texts, strict=True)]  # fmt: skip
-        suffix = "jsonl" if format == "sidecar" else format
-        data = SHARD_FORMATS[suffix].encode(rows, provenance)
-        store.publish(f"captions-{number:05d}.{suffix}", data)
-    store.publish("_job/report.json", b"{}")
-    return folder / "captions"
-
-
-def opened(job: Path, **options: Any) -> captune.Library:
-    photos = job.parent / "photos"
-    names = sorted({name for line in (job / "_job/pieces.jsonl").open() for name in json.loads(line)["names"]})
-    return known(captune.Library(job, create=True, **options), [photos / Path(name).name for name in names])
+from data_sets import job_row, lay_job, open_job
 
 
 def rows(job: Path, suffix: str = "jsonl") -> dict[str, CaptionRow]:
@@ -81,8 +37,8 @@ def of(library: captune.Library, name: str) -> tuple[int, dict[str, int]]:
 
 @pytest.mark.parametrize("format", ["jsonl", "csv"])
 def test_corrections_go_into_the_rows_and_are_known_as_a_person_s(tmp_path: Path, format: str) -> None:
-    job = lay(tmp_path, format)
-    library = opened(job)
+    job = lay_job(tmp_path, format)
+    library = open_job(job)
     connection = library.database.connection
     assert library.status().statuses == {"draft": 5}
     assert not library.write_back().files
@@ -111,14 +67,14 @@ def test_corrections_go_into_the_rows_and_are_known_as_a_person_s(tmp_path: Path
     store = LocalStore(str(job))
     assert store.not_written(report.files) == list(report.files)  # nothing throws them away unasked
     assert store.find("_job/report.json") is None
-    again = opened(job)
+    again = open_job(job)
     assert not again.write_back().files
     assert again.status().writers["person"] == 3
 
 
 def test_rows_that_note_nobody_tell_the_person_s_from_the_model_s(tmp_path: Path) -> None:
-    job = lay(tmp_path, provenance=False)
-    library = opened(job)
+    job = lay_job(tmp_path, provenance=False)
+    library = open_job(job)
     image, captions = of(library, "2")
     with editing(library.database, "ann", "edit") as editor:
         editor.write_caption(image, "a dog 2", of=captions["a dgo 2"])
@@ -131,8 +87,8 @@ def test_rows_that_note_nobody_tell_the_person_s_from_the_model_s(tmp_path: Path
 
 
 def test_while_a_run_is_at_work_nothing_is_written_and_new_shards_come_in(tmp_path: Path) -> None:
-    job = lay(tmp_path, shards=1)
-    library = opened(job)
+    job = lay_job(tmp_path, shards=1)
+    library = open_job(job)
     assert library.status().images == 3
     image, captions = of(library, "0")
     with editing(library.database, "ann", "edit") as editor:
@@ -142,33 +98,35 @@ def test_while_a_run_is_at_work_nothing_is_written_and_new_shards_come_in(tmp_pa
         library.write_back()
     assert "safe" in refused.value.hint
     assert rows(job)["0"].captions[0].text == "a dgo 0"
-    store.publish("captions-00001.jsonl", SHARD_FORMATS["jsonl"].encode([row("3.png", "a dgo 3")]))
+    store.publish("captions-00001.jsonl", SHARD_FORMATS["jsonl"].encode([job_row("3.png", "a dgo 3")]))
     assert library.write_back().images == 1
     assert library.status().images == 4
     # A run wrote the first shard anew: what a person corrected stays, an untouched draft gives way.
-    store.publish("captions-00000.jsonl", SHARD_FORMATS["jsonl"].encode([row("0.png", "new 0"), row("1.png", "new 1")]))
+    store.publish(
+        "captions-00000.jsonl", SHARD_FORMATS["jsonl"].encode([job_row("0.png", "new 0"), job_row("1.png", "new 1")])
+    )
     library.add()
     assert list(of(library, "0")[1]) == ["a dog 0", "new 0"]
     assert list(of(library, "1")[1]) == ["new 1"]
 
 
 def test_images_of_a_job_from_elsewhere_have_to_be_named(tmp_path: Path) -> None:
-    job = lay(tmp_path, here=False)
+    job = lay_job(tmp_path, here=False)
     with pytest.raises(CaptuneError, match="not run here") as refused:
-        opened(job)
+        open_job(job)
     assert "--images" in refused.value.hint
     lines = (job / "captions-00000.jsonl").read_text().replace("photos/", "")
     (job / "captions-00000.jsonl").write_text(lines)
     (job / "captions-00001.jsonl").unlink()
-    assert opened(job, images=tmp_path / "photos").status().unreadable == 0
+    assert open_job(job, images=tmp_path / "photos").status().unreadable == 0
     mark_written(job / "_job", ["pieces.jsonl"])
     (job / "captions-00000.jsonl").write_text(lines.replace("0.png", "/etc/hostname"))
     with pytest.raises(CaptuneError, match="hostname"):  # the job found no such image
-        opened(job)
+        open_job(job)
 
 
 def test_captions_of_images_in_an_archive_are_corrected_without_them(tmp_path: Path) -> None:
-    job = lay(tmp_path, shards=0)
+    job = lay_job(tmp_path, shards=0)
     ShardList.of([InputShard("tar", "photos.tar", 0, 1), InputShard("tar", "photos.tar", 1, 1)]).write(
         LocalStore(str(job))
     )
@@ -176,7 +134,7 @@ def test_captions_of_images_in_an_archive_are_corrected_without_them(tmp_path: P
     (job / "captions-00000.jsonl").write_bytes(
         SHARD_FORMATS["jsonl"].encode([CaptionRow("photos.tar/0.png", (Caption("a dgo", 0.5),), "ok", None, "", ())])
     )
-    library = opened(job)
+    library = open_job(job)
     assert library.status().unreadable == 1
     image, captions = of(library, "0")
     with editing(library.database, "ann", "edit") as editor:
@@ -186,7 +144,7 @@ def test_captions_of_images_in_an_archive_are_corrected_without_them(tmp_path: P
 
 
 def test_a_job_among_its_images_is_an_ordinary_library(tmp_path: Path) -> None:
-    job = lay(tmp_path)
+    job = lay_job(tmp_path)
     manifest = json.loads((job / "_job" / "manifest.json").read_text())
     manifest["inputs"]["folder"] = str(job)
     (job / "_job" / "manifest.json").write_text(json.dumps(manifest))

@@ -40,14 +40,16 @@ export async function setStatus(image, caption, status) {
   return step(names[status], [{ kind: "status", caption: found.id, status, was: found.status }]);
 }
 
+/** The captions of models that are rejected where another one is taken. */
+export const othersOf = (row, caption) => row.captions.filter((each) => each.id !== caption.id && each.written_by === "model" && each.status !== "rejected");
+
 /** Approve one of several captions, and reject those of other models. */
 export async function take(image, caption) {
   await sendAll();
   const row = state.rows.get(image);
   const taken = row?.captions.find((each) => each.id === latest(caption.id));
   if (!taken) return null;
-  const others = row.captions.filter((each) => each.id !== taken.id && each.written_by === "model" && each.status !== "rejected");
-  const changes = [taken.status === "approved" ? null : [taken, "approved"], ...others.map((each) => [each, "rejected"])];
+  const changes = [taken.status === "approved" ? null : [taken, "approved"], ...othersOf(row, taken).map((each) => [each, "rejected"])];
   return step("take a caption", changes.filter(Boolean).map(([each, status]) => (
     { kind: "status", caption: each.id, status, was: each.status })));
 }
@@ -87,12 +89,17 @@ export const setSplit = (image, split) => step("change the split", [{ kind: "spl
 
 /** Write what people changed into the files of the data set or the job. */
 export async function writeBack() {
-  await sendAll();
+  const button = document.getElementById("write");
+  button.disabled = true;
+  message(`${button.textContent}…`);
   try {
+    await sendAll();
     message((await post("write")).sentence);
     await state.refreshAbout();
   } catch (problem) {
     await explain(problem);
+  } finally {
+    button.disabled = false;
   }
 }
 

@@ -6,9 +6,12 @@ import { counted, h, openDialog } from "./dom.js";
 import { suggest } from "./keywords.js";
 import { message } from "./messages.js";
 import { sendAll } from "./saving.js";
-import { state } from "./state.js";
+import { splitNames, state } from "./state.js";
 
 const PAUSE = 250;
+const KEYWORDS = "Keywords";
+const SPLIT = "Split (none: in no split)";
+const LISTS = { [KEYWORDS]: "known-keywords", [SPLIT]: "known-splits" };
 const status = (value) => () => ({ kind: "status", status: value });
 
 // By name: its words, what is done to how many, the change that it is, and the label of its text.
@@ -16,10 +19,10 @@ const CHANGES = {
   approved: { text: "Approve captions", done: (what) => `Approve ${what}`, change: status("approved") },
   rejected: { text: "Reject captions", done: (what) => `Reject ${what}`, change: status("rejected") },
   draft: { text: "Make captions drafts again", done: (what) => `Make ${what} drafts`, change: status("draft") },
-  add: { text: "Add keywords", done: (what) => `Add to ${what}`, change: (words) => ({ kind: "keywords", add: words }), label: "Keywords" },
-  remove: { text: "Take keywords away", done: (what) => `Take from ${what}`, change: (words) => ({ kind: "keywords", remove: words }), label: "Keywords" },
+  add: { text: "Add keywords", done: (what) => `Add to ${what}`, change: (words) => ({ kind: "keywords", add: words }), label: KEYWORDS },
+  remove: { text: "Take keywords away", done: (what) => `Take from ${what}`, change: (words) => ({ kind: "keywords", remove: words }), label: KEYWORDS },
   mark: { text: "Mark", done: (what) => `Mark ${what}`, change: ([word]) => ({ kind: "mark", mark: word }), label: "Mark" },
-  split: { text: "Put into a split", done: (what) => `Put ${what} into it`, change: ([word]) => ({ kind: "split", split: word === "none" ? "" : word }), label: "Split (none: in no split)" },
+  split: { text: "Put into a split", done: (what) => `Put ${what} into it`, change: ([word]) => ({ kind: "split", split: word === "none" ? "" : word }), label: SPLIT },
   unmark: { text: "Take marks away", done: (what) => `Take the mark from ${what}`, change: () => ({ kind: "mark", mark: null }) },
 };
 
@@ -47,7 +50,7 @@ class Bulk {
 
   get request() {
     const { label, change } = this.chosen;
-    const words = label === "Keywords" ? this.words.value.split(",") : [this.words.value];
+    const words = label === KEYWORDS ? this.words.value.split(",") : [this.words.value];
     const given = words.map((word) => word.trim()).filter(Boolean);
     return label && !given.length ? null : { ...this.selection, change: change(given) };
   }
@@ -57,15 +60,15 @@ class Bulk {
     this.label.hidden = !label;
     this.label.firstChild.textContent = label ?? "";
     this.words.value = this.kind.value === "mark" ? DEFAULT_MARK : "";
-    if (label === "Keywords") {
-      this.words.setAttribute("list", "known-keywords");
-      suggest("");
-    } else this.words.removeAttribute("list");
+    if (LISTS[label]) this.words.setAttribute("list", LISTS[label]);
+    else this.words.removeAttribute("list");
+    if (label === KEYWORDS) suggest("");
+    if (label === SPLIT) document.getElementById("known-splits").replaceChildren(...splitNames().map((value) => h("option", { value: value || "none" })));
     this.count();
   }
 
   countSoon() {
-    if (this.chosen.label === "Keywords") suggest(this.words.value);
+    if (this.chosen.label === KEYWORDS) suggest(this.words.value);
     this.disable("");
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.count(), PAUSE);
@@ -83,7 +86,7 @@ class Bulk {
   async count(before = "") {
     clearTimeout(this.timer);
     const { request } = this;
-    this.disable(request ? `${before}Counting…` : "Write one, or several with commas.");
+    this.disable(request ? `${before}Counting…` : this.chosen.label === KEYWORDS ? "Write one, or several with commas." : "Write its name.");
     if (!request) return;
     const { turn } = this;
     try {

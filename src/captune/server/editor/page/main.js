@@ -55,8 +55,9 @@ function showCounts() {
   document.getElementById("counts").textContent = parts.filter(Boolean).join(" · ");
   const write = document.getElementById("write");
   write.hidden = set === null;
-  write.disabled = !set?.unwritten;
+  write.classList.toggle("main", Boolean(set?.unwritten));
   if (set) write.textContent = `Save to the ${set.kind}`;
+  write.title = set?.unwritten ? `What was changed here is not in the ${set?.kind} yet` : `The ${set?.kind} has all of it`;
   document.getElementById("draft-all").hidden = !(state.about.models?.length && without);
 }
 

@@ -1,12 +1,12 @@
 // One image with everything that is known of it: captions side by side, keywords, mark, history.
 
-import { draft, removeCaption, setSplit, setStatus, take, toggleMark, writeAgain } from "./actions.js";
+import { draft, othersOf, removeCaption, setSplit, setStatus, take, toggleMark, writeAgain } from "./actions.js";
 import { get } from "./api.js";
 import { captionFacts, captionField } from "./caption.js";
 import { h, number, replaceChildren } from "./dom.js";
 import { keywordList } from "./keywords.js";
 import { message } from "./messages.js";
-import { hasVectors, state } from "./state.js";
+import { hasVectors, splitNames, state } from "./state.js";
 
 export class Single {
   constructor(close, findSimilar) {
@@ -81,7 +81,7 @@ export class Single {
       return;
     }
     const busy = document.activeElement?.closest?.(".side textarea, .side input");
-    this.later = this.pressed || Boolean(busy && busy.value !== "");
+    this.later = this.pressed || Boolean(busy && (busy.matches("textarea") || busy.value !== ""));
     if (this.later) return;
     const focus = document.activeElement?.getAttribute?.("aria-label");
     const inside = this.side.contains(document.activeElement);
@@ -116,14 +116,14 @@ export class Single {
       this.element.focus();
       if (next) state.go(state.current + 1);
     } });
-    const several = row.captions.length > 1;
+    const takes = caption.status !== "approved" || othersOf(row, caption).length > 0;
     return h("article", { class: `caption ${caption.status}`, "data-caption": caption.id, "aria-label": label },
       captionFacts(caption),
       field,
       h("div", { class: "buttons" },
         h("button", { type: "button", disabled: caption.status === "approved", onclick: () => setStatus(row.id, caption, "approved") }, "Approve"),
         h("button", { type: "button", disabled: caption.status === "rejected", onclick: () => setStatus(row.id, caption, "rejected") }, "Reject"),
-        several && place < 9 ? h("button", { type: "button", onclick: () => take(row.id, caption), title: `Key ${place + 1}` }, "Take this one") : null,
+        row.captions.length > 1 && takes && place < 9 ? h("button", { type: "button", onclick: () => take(row.id, caption), title: `Key ${place + 1}` }, "Take this one") : null,
         h("button", { type: "button", class: "quiet", "aria-label": `Take caption ${place + 1} away`, onclick: () => removeCaption(row.id, caption.id) }, "✕")),
     );
   }
@@ -154,9 +154,8 @@ export class Single {
   /** The split of an image of a data set. */
   drawSplit(row) {
     if (row.split === null) return null;
-    const names = new Set(["train", "val", "test", ...Object.keys(state.about.splits ?? {}), row.split, ""]);
     const choose = h("select", { "aria-label": "Split", onchange: () => setSplit(row.id, choose.value) },
-      ...[...names].map((name) => h("option", { value: name }, name || "in no split")));
+      ...[...new Set([...splitNames(), row.split])].map((name) => h("option", { value: name }, name || "in no split")));
     choose.value = row.split;
     return h("p", {}, h("label", {}, "Split ", choose));
   }

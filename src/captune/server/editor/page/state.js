@@ -133,5 +133,8 @@ export const state = new State();
 /** The caption of a row that comes first: approved, else a draft, else rejected; undefined: it has none. */
 export const mainCaption = (row) => row?.captions[0];
 
+/** The splits that an image of a data set can be put into; empty: none. */
+export const splitNames = () => [...new Set(["train", "val", "test", ...Object.keys(state.about.splits ?? {}), ""])];
+
 /** Whether images can be found by what they show. */
 export const hasVectors = () => Object.values(state.about.vectors ?? {}).some(Boolean);
