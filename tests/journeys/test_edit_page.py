@@ -370,8 +370,9 @@ def test_two_tabs_see_both_texts_and_text_outlives_the_server(page: Page, server
     page.locator(".card textarea").fill("written without a server")
     page.locator("#saved").get_by_text("Not saved").wait_for()
     page.on("dialog", lambda question: question.accept())
+    page.goto("about:blank")  # else it is sent before the page is loaded again
     server.start()
-    page.reload()
+    page.goto(server.url)
     page.get_by_text("1 unsaved text was in this browser and came back.").wait_for()
     saved(page)
     assert server.texts(2) == [("written without a server", "approved")]
