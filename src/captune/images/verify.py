@@ -1,11 +1,12 @@
 """Open every image once, in parallel, in processes of their own: a bad image costs one image.
 
-Started by `captune.images.verify` as `python -m captune.images.verify MAX_PIXELS`; a request has a `path`.
+Started by `captune.images.verify` as `python -m captune.images.verify MAX_PIXELS`; a request has a `path`, or a file's
+bytes attached.
 """
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from captune.core.errors import ImageError
-from captune.core.files.fingerprints import file_content
+from captune.core.files.fingerprints import bytes_content, file_content
 from captune.core.progress import SILENT, Progress
 from captune.images.open import open_image
 from captune.images.workers import TIMEOUT_SECONDS, ProcessPool, Send, cores, serve_requests
@@ -22,11 +23,11 @@ from captune.images.workers import TIMEOUT_SECONDS, ProcessPool, Send, cores, se
 THUMB = 8
 
 
-def check_image(path: str, max_pixels: int) -> dict[str, Any]:
-    """Size, hashes and digest of an image file; or kind and reason."""
+def check_image(source: str | bytes, max_pixels: int) -> dict[str, Any]:
+    """Size, hashes and digest of an image file, by its path or its bytes; or kind and reason."""
     try:
-        image = open_image(path, max_pixels=max_pixels)
-        digest = file_content(path)
+        image = open_image(source, max_pixels=max_pixels)
+        digest = bytes_content(source) if isinstance(source, bytes) else file_content(source)
     except ImageError as error:
         return {"kind": error.kind, "reason": error.reason, "hint": error.hint}
     except OSError as error:
@@ -55,7 +56,7 @@ def difference_hash(image: Image.Image) -> str:
 def main() -> None:
     """Reply until stdin ends."""
     max_pixels = int(sys.argv[1])
-    serve_requests(lambda request, _: (check_image(request["path"], max_pixels), b""), max_pixels)
+    serve_requests(lambda request, attached: (check_image(request.get("path", attached), max_pixels), b""), max_pixels)
 
 
 if __name__ == "__main__":
@@ -117,8 +118,21 @@ def verify(
             yield check
 
 
-def _check(index: int, path: str, send: Send) -> ImageCheck:
-    fields = send({"path": path}, b"").fields
+def verify_bytes(images: Iterable[bytes], *, max_pixels: int, workers: int) -> Iterator[tuple[bytes, ImageCheck]]:
+    """As `verify`, of the bytes of image files, which come with what was found; a few are in memory at a time."""
+    pending: deque[tuple[bytes, Future[ImageCheck]]] = deque()
+    with ProcessPool([*WORKER, str(max_pixels)], workers) as pool:
+        for index, data in enumerate(images):
+            pending.append((data, pool.submit(partial(_check, index, data))))
+            if len(pending) > 2 * workers:
+                first, check = pending.popleft()
+                yield first, check.result()
+        for data, check in pending:
+            yield data, check.result()
+
+
+def _check(index: int, source: str | bytes, send: Send) -> ImageCheck:
+    fields = (send({}, source) if isinstance(source, bytes) else send({"path": source}, b"")).fields
     if "reason" in fields:
         return ImageCheck(index, str(fields["reason"]), str(fields["kind"]))
     width, height = fields["size"]

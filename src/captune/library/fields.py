@@ -14,13 +14,19 @@ from captune.library.database import day_as_time
 _READ = ("date", "place", "names")
 
 
-def read_about(path: str) -> str:
-    """As JSON: `date`, `place`, `names`, `keywords`, `captions`; what cannot be read is left out."""
+def read_about(path: str, data: bytes | None = None) -> str:
+    """As JSON: `date`, `place`, `names`, `keywords`, `captions`; what cannot be read is left out.
+
+    `data` are the bytes of an image in an archive, which has no packet beside it.
+    """
     found: dict[str, object] = {}
     with suppress(OSError, CaptuneError):
-        data, packet = Path(path).read_bytes(), packet_path(Path(path))
-        beside = packet.read_bytes() if packet.is_file() else None
-        found |= {name: value for name, value in read_fields(path, path, _READ).items() if value}
+        beside = None
+        fields = read_fields(path if data is None else data, path, _READ)
+        if data is None:
+            data, packet = Path(path).read_bytes(), packet_path(Path(path))
+            beside = packet.read_bytes() if packet.is_file() else None
+        found |= {name: value for name, value in fields.items() if value}
         found["keywords"] = existing_keywords(data, beside).keywords()
         found["captions"] = [
             *({"text": text, "written_by": "person", "status": "approved"} for text in existing_texts(data, beside)),

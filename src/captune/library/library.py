@@ -104,8 +104,9 @@ class Library:
         time = now()
         if self.data_set is not None:
             report = scan(
-                self.database, str(self.folder), lambda path: without_captions(read_about(path)),
-                now=time, max_pixels=max_pixels, workers=workers, files=self.data_set.images(), progress=progress,
+                self.database, os.path.abspath(self.folder), lambda *image: without_captions(read_about(*image)),
+                now=time, max_pixels=max_pixels, workers=workers, files=self.data_set.images(),
+                archives=self.data_set.archives, progress=progress,
             )  # fmt: skip
             read_set(self.database, self.data_set, now=time, progress=progress)
             return report

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
-from typing import Any
+from functools import partial
+from itertools import groupby, islice
+from typing import Any, Protocol
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.files.fingerprints import file_content
 from captune.core.progress import SILENT, Progress
 from captune.datasets.sources.listing import walk_folders
 from captune.images.signatures import is_image_name
-from captune.images.verify import ImageCheck, verify
+from captune.images.verify import ImageCheck, verify, verify_bytes
+from captune.images.workers import cores
 from captune.library.database import Database
 from captune.library.schema import statements
 
@@ -22,8 +24,21 @@ from captune.library.schema import statements
 _STEP = 256
 # Images whose names are in memory at a time.
 _CHUNK = 20_000
+# Images of an archive for which another process is started.
+_IMAGES_PER_PROCESS = 16
 
-ReadFields = Callable[[str], str]
+ReadFields = Callable[..., str]
+Opened = tuple[ImageCheck, str]
+
+
+class Archives(Protocol):
+    """Archives in which images lie."""
+
+    def archive_of(self, path: str) -> str | None:
+        """The archive of an image; None of a file of its own."""
+
+    def images(self, archive: str, paths: Collection[str]) -> Iterator[tuple[str, bytes | ImageError]]:
+        """The bytes of the files of images in an archive, or why there are none."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +65,24 @@ def scan(
     max_pixels: int,
     workers: int = 0,
     files: Iterable[str] | None = None,
+    archives: Archives | None = None,
     progress: Progress = SILENT,
 ) -> ScanReport:
     """Bring the images of a library in step with its folder; each new or changed file is read once.
 
     An image is known by its contents: one that lies elsewhere now has moved, and keeps its captions, whatever took its
     place. One whose contents changed where it lies keeps them as well; one that is gone comes back with them.
-    `read_fields` has for a path what the file says of itself, as JSON. `files` are the paths of a data set's images,
-    where they are not those that lie in the folder.
+    `read_fields` has for a path, and the bytes of an image in an archive, what the file says of itself, as JSON.
+    `files` are the paths of a data set's images, where they are not those that lie in the folder; some of them may lie
+    in `archives`, and are opened again where their archive was changed.
     """
     with progress.task("Looking through the folder"):
-        _list_files(database, _files(folder) if files is None else (_file(folder, path) for path in files))
+        archive_of = archives.archive_of if archives is not None else lambda path: None
+        named = (_file(folder, path, archive_of(os.path.join(folder, path))) for path in files or ())
+        _list_files(database, _files(folder) if files is None else named)
     _check_there(database, folder)
-    _open_new(database, folder, read_fields, max_pixels, workers, progress)
+    opening = partial(_opened, read_fields=read_fields, archives=archives, max_pixels=max_pixels, workers=workers)
+    _open_new(database, folder, opening, progress)
     with progress.task("Comparing"), database.write() as connection:
         return _take_in(connection, now)
 
@@ -103,17 +123,20 @@ def _files(folder: str) -> Iterator[tuple[bytes, int, int]]:
             yield _file(folder, name if within == "." else f"{within}/{name}")
 
 
-def _file(folder: str, path: str) -> tuple[bytes, int, int]:
-    """Path, size and time of an image; zeros of a broken link or where it is missing: opening it tells why."""
+def _file(folder: str, path: str, archive: str | None = None) -> tuple[bytes, int, int]:
+    """Path of an image, with size and time of its file or its archive.
+
+    Zeros of a broken link or where it is missing: opening it tells why.
+    """
     try:
-        status = os.stat(os.path.join(folder, path))
+        status = os.stat(archive or os.path.join(folder, path))
     except OSError:
         return encoded(path), 0, 0
     return encoded(path), status.st_size, status.st_mtime_ns
 
 
 def _open_new(
-    database: Database, folder: str, read_fields: ReadFields, max_pixels: int, workers: int, progress: Progress
+    database: Database, folder: str, opening: Callable[[list[str]], Iterator[Opened]], progress: Progress
 ) -> None:
     """Open what is not known as it lies there now, and note what was found, a few hundred images at a time."""
     connection = database.connection
@@ -131,10 +154,7 @@ def _open_new(
                 return
             last = encoded(rows[-1]["path"])
             paths = [os.path.join(folder, row["path"]) for row in rows]
-            checks = verify(paths, max_pixels=max_pixels, workers=workers)
-            found = (
-                _found(row, path, check, read_fields) for row, path, check in zip(rows, paths, checks, strict=True)
-            )
+            found = map(_found, rows, paths, opening(paths))
             while some := list(islice(found, _STEP)):
                 with database.write():
                     connection.executemany(
@@ -143,11 +163,47 @@ def _open_new(
                 task.advance(len(some))
 
 
-def _found(row: sqlite3.Row, path: str, check: ImageCheck, read_fields: ReadFields) -> tuple[Any, ...]:
+def _opened(
+    paths: list[str], *, read_fields: ReadFields, archives: Archives | None, max_pixels: int, workers: int
+) -> Iterator[Opened]:
+    """What opening each image found, and what it says of itself; those of one archive as they come in it."""
+    for archive, some in groupby(paths, archives.archive_of if archives is not None else lambda path: None):
+        here = list(some)
+        if archives is None or archive is None:
+            for path, check in zip(here, verify(here, max_pixels=max_pixels, workers=workers), strict=True):
+                yield check, read_fields(path) if check.reason is None else "{}"
+            continue
+        count = min(workers or cores(), 1 + len(here) // _IMAGES_PER_PROCESS)
+        found = _in_archive(archives.images(archive, here), read_fields, max_pixels, count)
+        yield from (found[path] for path in here)
+
+
+def _in_archive(
+    images: Iterator[tuple[str, bytes | ImageError]], read_fields: ReadFields, max_pixels: int, workers: int
+) -> dict[str, Opened]:
+    found: dict[str, Opened] = {}
+    names: list[str] = []
+
+    def readable() -> Iterator[bytes]:
+        for path, data in images:
+            if isinstance(data, bytes):
+                names.append(path)
+                yield data
+            else:
+                found[path] = ImageCheck(0, data.reason, data.kind), "{}"
+
+    for number, (data, check) in enumerate(verify_bytes(readable(), max_pixels=max_pixels, workers=workers)):
+        path = names[number]
+        found[path] = check, read_fields(path, data) if check.reason is None else "{}"
+    return found
+
+
+def _found(row: sqlite3.Row, path: str, opened: Opened) -> tuple[Any, ...]:
+    check, fields = opened
     head = (encoded(row["path"]), row["bytes"], row["modified"])
     if check.reason is None:
         signed = check.hash - (1 << 64) if check.hash >> 63 else check.hash  # SQLite's integers have a sign
-        return (*head, check.digest, check.width, check.height, signed, check.thumb, None, read_fields(path))
+        return (*head, check.digest, check.width, check.height, signed, check.thumb, None, fields)
     try:
         digest = file_content(path)
     except OSError:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import captune
 from captune.captions.row import CaptionRow
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, ImageError
 from captune.core.files.paths import mark_written
 from captune.core.records import Caption
 from captune.core.stores.local import LocalStore
+from captune.datasets.sources import hub
 from captune.datasets.sources.input_shards import InputShard
 from captune.jobs.manifest import ShardList
 from captune.jobs.shards import SHARD_FORMATS
 from captune.library.history import Draft, editing
 from captune.library.sets.data_set import is_unwritten
-from data_sets import job_row, lay_job, open_job
+from captune.library.sets.job import JobSet
+from data_sets import draw, job_row, lay_job, open_job
 
 
 def rows(job: Path, suffix: str = "jsonl") -> dict[str, CaptionRow]:
@@ -141,6 +145,27 @@ def test_captions_of_images_in_an_archive_are_corrected_without_them(tmp_path: P
         editor.write_caption(image, "a dog", of=captions["a dgo"])
     library.write_back()
     assert [each.captions[0].text for each in rows(job).values()] == ["a dog"]
+
+
+def test_a_table_from_elsewhere_names_no_file_outside_of_its_folder(tmp_path: Path) -> None:
+    job, (secret, *_) = lay_job(tmp_path, here=False, shards=0), draw(tmp_path / "secret", 1)
+    images = tmp_path / "photos"
+    pq.write_table(pa.table({"image": [str(secret), "1.png"]}), images / "table.parquet")
+    ShardList.of([InputShard("parquet", "table.parquet", 0, 2, (), "*")] * 2).write(LocalStore(str(job)))
+    archives = JobSet(job, images).archives
+    assert archives.read(str(images / "table.parquet#1/1.png")) == (images / "1.png").read_bytes()
+    with pytest.raises(ImageError, match="outside"):
+        archives.read(str(images / "table.parquet#0/0.png"))
+    for name in ("#2", "#-1", "/1.png", "#1/2.png"):
+        with pytest.raises(ImageError, match="is not in"):
+            archives.read(f"{images}/table.parquet{name}")
+    trusted = JobSet(job, images, trusted=True).archives
+    assert trusted.read(str(images / "table.parquet#0/0.png")) == secret.read_bytes()
+
+
+def test_a_row_of_a_saved_set_is_found_by_the_name_of_its_image() -> None:
+    assert hub.image_shard("set", "/train#5/a.png") == InputShard("datasets", "set", 5, 1, ("train",))
+    assert hub.image_shard("set", "#0") == InputShard("datasets", "set", 0, 1, ("",))
 
 
 def test_a_job_among_its_images_is_an_ordinary_library(tmp_path: Path) -> None:

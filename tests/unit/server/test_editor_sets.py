@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,17 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import captune
+from captune.captions.row import CaptionRow
+from captune.core.files.paths import mark_written
 from captune.core.options.library import EditOptions
+from captune.core.records import Caption
+from captune.core.stores.local import LocalStore
 from captune.datasets.prepared import read_split
+from captune.datasets.sources import tar as tar_images
+from captune.jobs.manifest import ShardList
+from captune.jobs.shards import SHARD_FORMATS
 from captune.server.editor.app import create_editor
-from data_sets import draw, known, prepare
+from data_sets import draw, known, lay_job, prepare
 
 
 @pytest.fixture
@@ -85,6 +95,41 @@ def test_images_outside_are_shown_of_a_data_set_that_was_made_here_alone(
         answer = other.get("/v1/library/images/1/jpeg")
     assert answer.status_code == 422
     assert "allow_outside" in answer.json()["hint"]
+
+
+def test_images_in_an_archive_are_shown_as_long_as_it_is_there(tmp_path: Path) -> None:
+    job, archive = lay_job(tmp_path, shards=0), tmp_path / "photos.tar"
+    store = LocalStore(str(job))
+    with tarfile.open(archive, "w") as tar:
+        for name, again in (("0.png", "0.png"), ("1.png", "0.png"), ("bad.png", "bad.png")):
+            tar.add(tmp_path / "photos" / name, f"a/{again}")
+    shards = [*tar_images.find(str(archive), 2)]
+    ShardList.of(replace(shard, location="photos.tar") for shard in shards).write(store)
+    mark_written(job / "_job", ["pieces.jsonl"])
+    names = [source.name.removeprefix(f"{tmp_path}/") for shard in shards for source in tar_images.read(shard)]
+    rows = [CaptionRow(name, (Caption("a dgo", 0.5),), "ok", None, "", ()) for name in names]
+    store.publish("captions-00000.jsonl", SHARD_FORMATS["jsonl"].encode(rows))
+    library = captune.Library(job, create=True)
+    library.add(workers=1)
+    with TestClient(create_editor(library, EditOptions(who="ann"))) as client:
+        first, second, bad = get(client, "details?image=1&image=2&image=3")["images"]
+        assert (first["width"], first["problem"], second["problem"]) == (20, None, None)
+        assert second["path"].startswith(f"{archive}/a/0.png#")
+        assert "captions" not in bad["problem"]
+        for image, red in ((1, 0), (2, 40)):
+            answer = client.get(f"/v1/library/images/{image}/jpeg?side=800")
+            assert answer.status_code == 200, answer.text
+            shown = Image.open(BytesIO(answer.content))
+            assert abs(shown.getpixel((5, 5))[0] - red) < 6
+        archive.rename(tmp_path / "away.tar")
+        answer = client.get("/v1/library/images/1/jpeg?side=800")
+        assert (answer.status_code, f"There is no file {archive}" in answer.json()["detail"]) == (422, True)
+        library.add(workers=1)
+        (row,) = get(client, "details?image=1")["images"]
+        assert (row["problem"], row["captions"][0]["text"]) == (f"There is no file {archive}", "a dgo")
+        (tmp_path / "away.tar").rename(archive)
+        library.add(workers=1)
+        assert get(client, "details?image=1")["images"][0]["problem"] is None
 
 
 def test_a_folder_of_images_is_no_data_set(tmp_path: Path) -> None:

@@ -125,6 +125,11 @@ def file_content(path: str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def bytes_content(data: bytes) -> str:
+    """What `file_content` gives of a file with these bytes."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
 def contents_digest(contents: Iterable[str]) -> str:
     """One digest of those of the image files of a split, in their order."""
     return hashlib.sha256("\n".join(contents).encode()).hexdigest()

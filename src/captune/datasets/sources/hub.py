@@ -13,7 +13,7 @@ from captune.core.files.limits import max_rows
 from captune.core.files.paths import Boundary
 from captune.core.text import shortened
 from captune.datasets.sources.input_shards import ImageSource, InputShard
-from captune.datasets.sources.parquet import TableImages, decode_cell, image_columns, with_prompt
+from captune.datasets.sources.parquet import TableImages, decode_cell, image_columns, row_number, with_prompt
 
 KIND = "datasets"
 HUB = "hf:"
@@ -53,6 +53,12 @@ def read(shard: InputShard) -> Iterator[ImageSource]:
     for number, row in enumerate(rows, start=first):
         found = decode_cell(f"{prefix}{number}", row[image], row.get(name) if name else None, table)
         yield with_prompt(found, row, shard.prompts)
+
+
+def image_shard(location: str, rest: str) -> InputShard:
+    """The row of an image of a saved set; `rest` is `/SPLIT#ROW` or `#ROW`, perhaps with a file name behind it."""
+    split, sign, row = rest.partition("#")
+    return InputShard(KIND, location, row_number(sign + row), 1, (split.removeprefix("/"),))
 
 
 def columns_of(location: str) -> list[str]:

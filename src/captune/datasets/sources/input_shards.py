@@ -15,8 +15,9 @@ from captune.datasets.sources.listing import FILES, check_listed, list_inputs
 
 SHARD_SIZE = 1000
 
-# Besides image files. Each a module with find(location, shard_size) -> Iterator[InputShard] and
-# read(shard) -> Iterator[ImageSource].
+# Besides image files. Each a module with find(location, shard_size) -> Iterator[InputShard],
+# read(shard) -> Iterator[ImageSource], and image_shard(location, rest) -> InputShard: the least part in which the image
+# is whose name is the location and `rest`; KeyError where there is none.
 KINDS = Table(
     "kind of input",
     {

@@ -144,6 +144,19 @@ def read(shard: InputShard, *, largest: int = MAX_IMAGE_BYTES) -> Iterator[Image
                 yield ImageSource(where, Unreadable(ImageError(where, row.reason, row.step, kind=row.kind)))
 
 
+def image_shard(location: str, rest: str) -> InputShard:
+    """The row of an image; `rest` is `#ROW`, perhaps with a file name behind it."""
+    return InputShard(KIND, location, row_number(rest), 1)
+
+
+def row_number(rest: str) -> int:
+    """The row in `#ROW` or `#ROW/NAME`; raises KeyError where there is none."""
+    number = rest.removeprefix("#").partition("/")[0]
+    if not rest.startswith("#") or not number.isascii() or not number.isdigit():
+        raise KeyError(rest)
+    return int(number)
+
+
 def columns_of(location: str) -> list[str]:
     """The names of a file's columns."""
     with opened_table(location) as file:

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Self
 
 from captune.core.errors import CaptuneError, ImageError
@@ -105,6 +106,33 @@ def read(shard: InputShard) -> Iterator[ImageSource]:
             yield ImageSource(name, Unreadable(error))
         elif name:
             yield ImageSource(name, member.data if member.data is not None else Unreadable(_lost(name, member)))
+
+
+def image_shard(location: str, rest: str) -> InputShard:
+    """The part of a tar with one image; `rest` is `/NAME`, or `/NAME#BYTE` of one whose name was there before.
+
+    Of a tar that cannot be split it is all of it.
+    """
+    if not _is_seekable(location):
+        return InputShard(KIND, location)
+    state = os.stat(location)
+    name, offsets = rest.removeprefix("/"), _offsets(location, state.st_size, state.st_mtime_ns)
+    if name in offsets:
+        return InputShard(KIND, location, offsets[name], 1)
+    name, _, offset = name.rpartition("#")
+    if name not in offsets or not offset.isdigit():
+        raise KeyError(rest)
+    return InputShard(KIND, location, int(offset), 1, (name,))
+
+
+@lru_cache(maxsize=4)
+def _offsets(location: str, size: int, modified: int) -> dict[str, int]:
+    """Where the header of each image begins in a tar as it is now, the first of a name: read once for all."""
+    found: dict[str, int] = {}
+    for member in members(location, load=headers_only):
+        if isinstance(member, Member) and member.is_image:
+            found.setdefault(member.name, member.offset)
+    return found
 
 
 def named_members(shard: InputShard) -> Iterator[tuple[str, Member | CutOff]]:

@@ -17,6 +17,7 @@ from captune.core.progress import SILENT, Progress
 from captune.library.database import Database
 from captune.library.filed import PERSON, take_in_row
 from captune.library.scan import encoded
+from captune.library.sets.archived import ArchivedImages
 
 Kind = Literal["data set", "job"]
 _STEP = 1024
@@ -67,6 +68,10 @@ class DataSet(Protocol):
 
     folder: Path
     kind: Kind
+
+    @property
+    def archives(self) -> ArchivedImages | None:
+        """The archives in which its images lie; None where all are files."""
 
     def images(self) -> Iterator[str]:
         """The paths of all images; raises `CaptuneError` for those that may not be named."""

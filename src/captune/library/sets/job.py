@@ -18,11 +18,14 @@ from captune.core.files.locks import Locked
 from captune.core.files.paths import STEP, Boundary, written_here
 from captune.core.records import Caption
 from captune.core.stores import JOB, REPORT, SHARD_LIST
+from captune.core.stores.files import is_remote
 from captune.core.stores.local import LocalStore
+from captune.datasets.sources.hub import HUB
 from captune.datasets.sources.listing import FILES
 from captune.jobs.manifest import Manifest, ShardList
 from captune.jobs.shards import PLAIN, SHARD_FORMATS, shard_numbers
 from captune.library.database import Database
+from captune.library.sets.archived import ArchivedImages
 from captune.library.sets.corrected import KnownCaption, known_images
 from captune.library.sets.data_set import Kind, SetImage, WriteBackReport, path_in
 
@@ -54,9 +57,22 @@ class JobSet:
         """The images that the job found where it was run here: files, and what paths in its archives begin with."""
         if not written_here(self.folder / JOB, [os.path.basename(SHARD_LIST)]):
             return frozenset(), ()
-        files = frozenset(os.path.abspath(self._file(name)) for shard in self._shards for name in shard.names)
-        archives = {os.path.abspath(self._file(shard.location)) for shard in self._shards if shard.kind != FILES}
+        files = frozenset(self._file(name) for shard in self._shards for name in shard.names)
+        archives = {self._file(shard.location) for shard in self._shards if shard.kind != FILES}
         return files, tuple(f"{archive}{sign}" for archive in archives for sign in (os.sep, "#"))
+
+    @cached_property
+    def archives(self) -> ArchivedImages:
+        """The archives of the job, where it found them; what their tables name has its limits, if it was run here."""
+        here = self._trusted or written_here(self.folder / JOB, [os.path.basename(SHARD_LIST)])
+        found = []
+        for shard in self._shards:
+            if shard.kind != FILES:
+                archive = self._file(shard.location)
+                away = is_remote(shard.location) or shard.location.startswith(HUB)
+                inside = shard.inside if here else ""
+                found.append((archive, shard if away else replace(shard, location=archive, inside=inside)))
+        return ArchivedImages(found)
 
     @cached_property
     def _shards(self) -> ShardList:
@@ -65,7 +81,7 @@ class JobSet:
     @property
     def is_among_images(self) -> bool:
         """Whether the job lies in the folder of its images, which is an ordinary library."""
-        names = next((shard.names for shard in self._shards if shard.names), ())
+        names = next((shard.names for shard in self._shards if shard.kind == FILES), ())
         return any(not os.path.isabs(path_in(self.folder, self._file(name))) for name in names[:1])
 
     @cached_property
@@ -99,7 +115,7 @@ class JobSet:
         return path_in(self.folder, file)
 
     def _file(self, name: str) -> str:
-        return os.path.normpath(os.path.join(self._images or self._manifest.inputs.folder or self.folder, name))
+        return os.path.abspath(os.path.join(self._images or self._manifest.inputs.folder or self.folder, name))
 
     def write(self, database: Database, former: Path) -> WriteBackReport:
         """Write corrected captions into the rows of the shards; see `DataSet.write`.

@@ -39,6 +39,7 @@ from captune.datasets.prepared import (
 from captune.images.duplicates import DuplicatePair, find_duplicates
 from captune.images.verify import THUMB_BYTES
 from captune.library.database import Database
+from captune.library.sets.archived import ArchivedImages
 from captune.library.sets.corrected import KnownImage, known_images, merged
 from captune.library.sets.data_set import Kind, SetImage, WriteBackReport, path_in
 
@@ -50,6 +51,7 @@ class PreparedSet:
     """The prepared folder `folder`; `trusted`: its images may lie anywhere, wherever it was prepared."""
 
     kind: Kind = "data set"
+    archives: ArchivedImages | None = None
 
     def __init__(self, folder: Path, *, trusted: bool = False) -> None:
         self.folder, self._trusted = folder, trusted

@@ -21,7 +21,7 @@ class LazyModel:
         self.name, self.options = name, options
         self._loaded: tuple[Captioner, Provenance] | None = None
 
-    def __call__(self, paths: list[str]) -> list[Draft | str]:
+    def __call__(self, images: list[str | bytes]) -> list[Draft | str]:
         """A draft of each image, or the reason why there is none; raises `CaptuneError` where no model is."""
         if self._loaded is None:
             from captune.inference.captioner import Captioner
@@ -32,7 +32,7 @@ class LazyModel:
         noted = replace(provenance, date=today())
         language = captioner.options.translation.language
         found: list[Draft | str] = []
-        for _, captions in captioner.stream((None, path) for path in paths):
+        for _, captions in captioner.stream((None, image) for image in images):
             if isinstance(captions, CaptuneError):
                 found.append(captions.message)
             else:

@@ -26,9 +26,9 @@ THUMBNAILS = "thumbnails"
 
 
 class Drafting(Protocol):
-    """A model that writes drafts of images, by their paths; loaded when it is called first."""
+    """A model that writes drafts of images, which are paths or the bytes of files; loaded when it is called first."""
 
-    def __call__(self, paths: list[str]) -> list[Draft | str]:
+    def __call__(self, images: list[str | bytes]) -> list[Draft | str]:
         """A draft of each image, or the reason why there is none."""
         ...
 
@@ -100,12 +100,12 @@ class EditorService:
     async def decode(self, function: Callable[..., T], *values: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.decoders, function, *values)
 
-    async def draft(self, model: str, paths: list[str]) -> list[Draft | str]:
-        """What a model writes of images, by their files; raises `Problem` (404) for a model that is not here."""
+    async def draft(self, model: str, images: list[str | bytes]) -> list[Draft | str]:
+        """What a model writes of images, which are paths or bytes; raises `Problem` (404) where it is not here."""
         if model not in self.models:
             hint = f"Models here: {', '.join(self.models)}." if self.models else "Start captune edit with --model M."
             raise Problem(404, f"There is no model '{model[:100]}'.", hint)
-        return await asyncio.get_running_loop().run_in_executor(self.drafter, self.models[model], paths)
+        return await asyncio.get_running_loop().run_in_executor(self.drafter, self.models[model], images)
 
     def who_of(self, context: RequestContext) -> str:
         """Who does what a request does: the name of its key, else that of the editor."""

@@ -36,7 +36,7 @@ class Thumbnails:
                 return cached.read_bytes()
             except OSError:
                 cached = None
-        image = open_image(file, max_pixels=self.max_pixels, name=path)
+        image = open_image(self._content(file), max_pixels=self.max_pixels, name=path)
         image.thumbnail((side, side))
         data = io.BytesIO()
         image.save(data, "JPEG", quality=_QUALITY)
@@ -48,8 +48,16 @@ class Thumbnails:
                 return data.getvalue()  # a full disk, a folder that may not be written: it is made again next time
         return data.getvalue()
 
+    def source(self, path: str) -> str | bytes:
+        """The file at a path, or its bytes where it lies in an archive; raises `CaptuneError` (`ImageError`)."""
+        return self._content(self.resolve(path))
+
+    def _content(self, file: str) -> str | bytes:
+        archives = self.data_set.archives if self.data_set is not None else None
+        return file if archives is None or archives.archive_of(file) is None else archives.read(file)
+
     def resolve(self, path: str) -> str:
-        """The file at a path within the folder; raises `CaptuneError` for one that lies elsewhere."""
+        """Where an image lies, by its path within the folder; raises `CaptuneError` for one that lies elsewhere."""
         if self.data_set is not None:
             return self._named_by(self.data_set, path)
         parts = PurePosixPath(path).parts
@@ -63,7 +71,7 @@ class Thumbnails:
 
     def _named_by(self, data_set: DataSet, path: str) -> str:
         """The file of a data set's image: wherever the set may name it."""
-        file = os.path.join(self.folder, path)
+        file = os.path.abspath(os.path.join(self.folder, path))
         if not data_set.may_show(file):
             raise CaptuneError(
                 f"{path} lies outside of {self.folder}, which was not made here.",

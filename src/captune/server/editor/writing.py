@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
+from captune.core.errors import ImageError
 from captune.library.bulk import make_bulk
 from captune.library.database import Database
 from captune.library.history import Draft, Editor, Step, editing, redo, rewrite, undo
@@ -169,10 +170,16 @@ async def drafts(
 ) -> dict[str, Any]:
     """A draft by the model for each image, beside its captions; the reasons for those that could not be captioned."""
     files = await service.read(_files_of, request.images)
-    paths = [service.thumbnails.resolve(path) for path in files.values()]
-    written = dict(zip(files, await service.draft(request.model, paths), strict=True))
+    failed: dict[int, str] = {}
+    sources: dict[int, str | bytes] = {}
+    for image, path in files.items():
+        try:
+            sources[image] = await service.decode(service.thumbnails.source, path)
+        except ImageError as error:
+            failed[image] = error.message
+    written = dict(zip(sources, await service.draft(request.model, [*sources.values()]), strict=True))
     found = [(image, draft) for image, draft in written.items() if isinstance(draft, Draft)]
-    failed = {image: why for image, why in written.items() if isinstance(why, str)}
+    failed |= {image: why for image, why in written.items() if isinstance(why, str)}
 
     def add() -> Step:
         name = f"caption by {request.model}"

@@ -2,6 +2,7 @@
 
 import { captionFacts, captionField } from "./caption.js";
 import { h, replaceChildren } from "./dom.js";
+import { explainImage } from "./problem.js";
 import { mainCaption, state } from "./state.js";
 
 const WIDTH = 230; // least width of a card in pixels; on a phone two stand side by side
@@ -145,7 +146,7 @@ export class Grid {
     const name = row.path.split("/").at(-1);
     replaceChildren(card,
       h("div", { class: "picture", title: row.path },
-        row.problem ? h("p", { class: "problem" }, row.problem) : h("img", { alt: name, decoding: "async", draggable: "false" })),
+        row.problem ? h("p", { class: "problem" }, row.problem) : h("img", { alt: name, decoding: "async", draggable: "false", onerror: explainImage })),
       h("div", { class: "text", dir: "auto" }, caption
         ? h("span", { class: "words" }, caption.text) : h("span", { class: "none" }, row.problem ? "" : "No caption")),
       caption ? captionFacts(caption) : null,
