@@ -33,7 +33,9 @@ BEFOREHAND = (
     "transformers.generation", "transformers.trainer", "PIL.Image", "pyarrow", "matplotlib.figure", "fastapi",
     "captune.cli.main", "captune.training.train", "captune.training.loop.trainer", "captune.evaluation.evaluate",
     "captune.metrics", "captune.server.server", "captune.inference.captioner", "captune.jobs.job",
-    "captune.library.library",
+    "captune.library.library", "captune.export", "captune.training.build", "captune.models.vlm",
+    "captune.metrics.meteor", "captune.cli.verbs.caption", "captune.cli.verbs.library", "rich.console", "rich.table",
+    "tabulate", "sacrebleu.metrics.bleu", "matplotlib.backends.backend_agg",
 )  # fmt: skip
 _exit = os._exit
 
