@@ -1,6 +1,6 @@
 """What prepares, downloads, exports and measures, killed, against the same left alone.
 
-    python benchmarks/output_kills.py [--kills 6] [--cases prepare,prepare-over,tar,download,export,int8,…] [--seed 1]
+    python benchmarks/output_kills.py [--kills 6] [--cases prepare,tar,download,export,library,…] [--seed 1]
 
 A tiny BLIP and drawn scenes. How it is killed is told in `killing.py`; the same command is run again. All files have to
 be the same in the end, and none may be left over. The download is `captune prepare coco` of a small COCO, from a server
@@ -34,6 +34,7 @@ from machine import machine
 from train_kills import first_run
 
 BLOCK, PAUSE = 1 << 16, 0.03
+NOISE = 1500
 # What tells when or how long.
 TIMES = ("created", "seconds", "captions_per_second", "speed")
 
@@ -122,6 +123,12 @@ def cases(folder: Path) -> list[Case]:
         ),
         Case("embed", ("embed", photos, "--model", str(folder / "matcher"), "--out", "photos.npz"), state=states),
         Case(
+            "library",
+            ("library", "add", "photos", "--embed", str(folder / "matcher"), "--quiet"),
+            lay=lambda work: shutil.copytree(folder / "noise", work / "here" / "photos"),
+            state=library_state,
+        ),
+        Case(
             "evaluate",
             ("evaluate", "run", "--data", data, "--metrics", "bleu,cider", "--explain", "2", "--quiet"),
             lay=trained,
@@ -129,6 +136,18 @@ def cases(folder: Path) -> list[Case]:
         ),
         Case("score", ("score", "-H", made, "-R", references, "--save-document-frequencies", "df.npz"), state=states),
     ]
+
+
+def library_state(work: Path) -> dict[str, Any]:
+    """Which images a search by meaning finds, in fp16's digits; that nothing stands twice, and all is whole."""
+    library = captune.Library(work / "here" / "photos")
+    found = library.search("a red circle", mode="meaning", limit=0)
+    connection = library.database.connection
+    return {
+        **{each.path: None if each.similarity is None else round(each.similarity, 3) for each in found},
+        "problems": library.problems(),
+        "counts": [*connection.execute("SELECT rows FROM embedders").fetchone(), *library.status().vectors.values()],
+    }
 
 
 def states(work: Path) -> dict[str, Any]:
@@ -158,6 +177,10 @@ def lay(folder: Path) -> None:
         (folder / name).write_text(json.dumps({f"{n}.jpg": f"a scene with {n} things" for n in range(2000)}))
     first_run(folder / "data", folder / "start")
     BlipMatcher.tiny().save(folder / "matcher")
+    (folder / "noise").mkdir()
+    chance = np.random.default_rng(1)
+    for number in range(NOISE):
+        Image.fromarray(chance.integers(0, 255, (32, 32, 3), np.uint8)).save(folder / "noise" / f"{number}.png")
 
 
 def main() -> None:

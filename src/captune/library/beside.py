@@ -15,8 +15,7 @@ from captune.core.progress import SILENT, Progress
 from captune.core.sidecars import SUFFIXES, captions_in
 from captune.core.text import decoded
 from captune.images.metadata.files import existing_keywords, existing_marks, existing_texts, packet_path
-from captune.library.database import Database
-from captune.library.scan import encoded
+from captune.library.database import Database, encoded
 
 _STEP = 256
 _PACKET = ".xmp"

@@ -33,6 +33,11 @@ def day_as_time(day: str) -> str:
     return f"{day}T00:00:00Z" if len(day) == len("2024-01-01") else day
 
 
+def encoded(path: str) -> bytes:
+    """A path as the database has it; bytes of a name that are no UTF-8 stay as they are (`CAST(? AS TEXT)`)."""
+    return path.encode("utf-8", "surrogateescape")
+
+
 class DamagedLibrary(CaptuneError):
     """The file of a library is not whole."""
 

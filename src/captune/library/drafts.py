@@ -18,10 +18,9 @@ from captune.core.errors import CaptuneError, needing_torch
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption
 from captune.core.verbs import CAPTION_LIBRARY
-from captune.library.database import Database
+from captune.library.database import Database, encoded
 from captune.library.history import Draft, Editor, editing
 from captune.library.query import Condition, condition_of
-from captune.library.scan import encoded
 
 if TYPE_CHECKING:
     from captune.inference.captioner import Captioner

@@ -18,8 +18,7 @@ from captune.core.errors import CaptuneError
 from captune.core.progress import SILENT, Progress
 from captune.evaluation.pairing import read_results, stem
 from captune.evaluation.review import rows_of
-from captune.library.database import Database, day_as_time
-from captune.library.scan import encoded
+from captune.library.database import Database, day_as_time, encoded
 
 # Images between two commits.
 _STEP = 1024

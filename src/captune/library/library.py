@@ -105,7 +105,7 @@ class Library:
         if self.data_set is not None:
             report = scan(
                 self.database, os.path.abspath(self.folder), lambda *image: without_captions(read_about(*image)),
-                now=time, max_pixels=max_pixels, workers=workers, files=self.data_set.images(),
+                now=time, max_pixels=max_pixels, workers=workers, listed=self.data_set.images,
                 archives=self.data_set.archives, progress=progress,
             )  # fmt: skip
             read_set(self.database, self.data_set, now=time, progress=progress)

@@ -57,18 +57,23 @@ class Embedder:
         """Embed what has no vector yet; the reasons for images that could not be read, by path."""
         from captune.inference.match import encode_images
 
-        todo = {os.path.join(folder, path): image for image, path in self.file.missing()}
+        todo = {os.path.join(folder, path): (image, digest) for image, path, digest in self.file.missing()}
         failed: dict[str, str] = {}
-        images: list[int] = []
+        images: list[tuple[int, str]] = []
         vectors: list[np.ndarray] = []
+
+        def keep() -> None:
+            if images:
+                self.file.add([image for image, _ in images], np.concatenate(vectors), [each for _, each in images])
+            images.clear()
+            vectors.clear()
+
         for paths, patches in encode_images(self.matcher, list(todo), failed, progress, "Embedding"):
             images += [todo[path] for path in paths]
             vectors.append(self.matcher.embed_images(patches).float().cpu().numpy())
             if len(images) >= _STEP:
-                self.file.add(images, np.concatenate(vectors))
-                images, vectors = [], []
-        if images:
-            self.file.add(images, np.concatenate(vectors))
+                keep()
+        keep()
         return {os.path.relpath(path, folder): reason for path, reason in failed.items()}
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from captune.core.options.library import FilterOptions
-from captune.library.database import Database
+from captune.library.database import Database, encoded
 from captune.library.query import Condition, condition_of
-from captune.library.scan import encoded
 
 _PAGE = 1000
 # A person's captions come first; who wrote a caption in the editor stands in the step that made it.

@@ -15,7 +15,7 @@ from typing import Any
 from captune.core.errors import UsageError
 from captune.core.options.library import NO_SPLIT, DraftFilterOptions, FilterOptions
 from captune.core.text import unspaced_language
-from captune.library.scan import encoded
+from captune.library.database import encoded
 
 _WORD = re.compile(r'(-?)(?:"([^"]*)"?|([^\s"]+))')
 # At most so many images are looked up. What one of them costs, and a row that is compared with them, against a row that

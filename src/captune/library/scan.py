@@ -10,20 +10,19 @@ from functools import partial
 from itertools import groupby, islice
 from typing import Any, Protocol
 
-from captune.core.errors import CaptuneError, ImageError
+from captune.core.errors import ImageError
 from captune.core.files.fingerprints import file_content
 from captune.core.progress import SILENT, Progress
-from captune.datasets.sources.listing import walk_folders
-from captune.images.signatures import is_image_name
 from captune.images.verify import ImageCheck, verify, verify_bytes
 from captune.images.workers import cores
-from captune.library.database import Database
+from captune.library.database import Database, encoded
+from captune.library.folder_files import CHUNK, UNOPENED, FolderFiles
 from captune.library.schema import statements
 
 # Images that are opened between two commits: so many are opened again after a stop.
 _STEP = 256
-# Images whose names are in memory at a time.
-_CHUNK = 20_000
+# Images that came or went while others were opened are opened so many times; then they wait for the next scan.
+_PASSES = 5
 # Images of an archive for which another process is started.
 _IMAGES_PER_PROCESS = 16
 
@@ -64,7 +63,7 @@ def scan(
     now: str,
     max_pixels: int,
     workers: int = 0,
-    files: Iterable[str] | None = None,
+    listed: Callable[[], Iterable[str]] | None = None,
     archives: Archives | None = None,
     progress: Progress = SILENT,
 ) -> ScanReport:
@@ -73,66 +72,21 @@ def scan(
     An image is known by its contents: one that lies elsewhere now has moved, and keeps its captions, whatever took its
     place. One whose contents changed where it lies keeps them as well; one that is gone comes back with them.
     `read_fields` has for a path, and the bytes of an image in an archive, what the file says of itself, as JSON.
-    `files` are the paths of a data set's images, where they are not those that lie in the folder; some of them may lie
-    in `archives`, and are opened again where their archive was changed.
+    `listed` gives the paths of a data set's images, where they are not those that lie in the folder; some of them may
+    lie in `archives`, and are opened again where their archive was changed. Several processes may scan at once, and
+    files come and go: before an image counts as gone it is looked for once more.
     """
+    files = FolderFiles(database, folder, listed, None if archives is None else archives.archive_of)
     with progress.task("Looking through the folder"):
-        archive_of = archives.archive_of if archives is not None else lambda path: None
-        named = (_file(folder, path, archive_of(os.path.join(folder, path))) for path in files or ())
-        _list_files(database, _files(folder) if files is None else named)
-    _check_there(database, folder)
+        files.make()
     opening = partial(_opened, read_fields=read_fields, archives=archives, max_pixels=max_pixels, workers=workers)
-    _open_new(database, folder, opening, progress)
-    with progress.task("Comparing"), database.write() as connection:
-        return _take_in(connection, now)
-
-
-def encoded(path: str) -> bytes:
-    """A path as the database has it; bytes of a name that are no UTF-8 stay as they are (`CAST(? AS TEXT)`)."""
-    return path.encode("utf-8", "surrogateescape")
-
-
-def _list_files(database: Database, files: Iterator[tuple[bytes, int, int]]) -> None:
-    """Path, size and time of each image in the folder, in a table of this connection."""
-    connection = database.connection
-    connection.execute("PRAGMA temp_store = FILE")
-    connection.execute("DROP TABLE IF EXISTS temp.there")
-    connection.execute("CREATE TEMP TABLE there(path TEXT PRIMARY KEY, bytes INTEGER, modified INTEGER) WITHOUT ROWID")
-    while some := list(islice(files, _CHUNK)):
-        with database.write():
-            connection.executemany("INSERT OR IGNORE INTO there VALUES (CAST(? AS TEXT), ?, ?)", some)
-
-
-def _check_there(database: Database, folder: str) -> None:
-    """Raise `CaptuneError` where no image is left of those that the library knows."""
-    connection = database.connection
-    if connection.execute("SELECT 1 FROM there").fetchone():
-        return
-    if connection.execute("SELECT 1 FROM images WHERE gone IS NULL").fetchone():
-        raise CaptuneError(
-            f"{folder} holds no image any more.", "Is a disk not mounted? Nothing was changed; bring them back first."
-        )
-
-
-def _files(folder: str) -> Iterator[tuple[bytes, int, int]]:
-    for here, names in walk_folders(folder, once=True):
-        within = os.path.relpath(here, folder).replace(os.sep, "/")
-        for name in names:
-            if not is_image_name(name):
-                continue
-            yield _file(folder, name if within == "." else f"{within}/{name}")
-
-
-def _file(folder: str, path: str, archive: str | None = None) -> tuple[bytes, int, int]:
-    """Path of an image, with size and time of its file or its archive.
-
-    Zeros of a broken link or where it is missing: opening it tells why.
-    """
-    try:
-        status = os.stat(archive or os.path.join(folder, path))
-    except OSError:
-        return encoded(path), 0, 0
-    return encoded(path), status.st_size, status.st_mtime_ns
+    passes = 0
+    while True:
+        version, passes = files.version(), passes + 1
+        _open_new(database, folder, opening, progress)
+        with progress.task("Comparing"), database.write() as connection:
+            if files.catch_up(version) or passes == _PASSES:
+                return _take_in(connection, now)
 
 
 def _open_new(
@@ -140,15 +94,11 @@ def _open_new(
 ) -> None:
     """Open what is not known as it lies there now, and note what was found, a few hundred images at a time."""
     connection = database.connection
-    todo = """FROM there LEFT JOIN images ON images.path = there.path AND images.gone IS NULL
-        LEFT JOIN scanned ON scanned.path = there.path
-        WHERE (images.id IS NULL OR (images.bytes, images.modified) IS NOT (there.bytes, there.modified))
-        AND (scanned.path IS NULL OR (scanned.bytes, scanned.modified) IS NOT (there.bytes, there.modified))"""
     last = b""
-    with progress.task("Opening images", connection.execute(f"SELECT count(*) {todo}").fetchone()[0]) as task:
+    with progress.task("Opening images", connection.execute(f"SELECT count(*) {UNOPENED}").fetchone()[0]) as task:
         while True:
             rows = connection.execute(
-                f"SELECT there.* {todo} AND there.path > CAST(? AS TEXT) ORDER BY there.path LIMIT ?", (last, _CHUNK)
+                f"SELECT there.* {UNOPENED} AND there.path > CAST(? AS TEXT) ORDER BY there.path LIMIT ?", (last, CHUNK)
             ).fetchall()
             if not rows:
                 return

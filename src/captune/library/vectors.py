@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from captune.core.errors import CaptuneError
-from captune.core.files import disk_error
+from captune.core.files import disk_error, sync_folder
 from captune.images.workers import cores
 from captune.library.database import Database
 
@@ -102,29 +102,38 @@ class VectorFile:
             )
         self.path = vectors_path(database, self.id)
 
-    def missing(self) -> list[tuple[int, str]]:
-        """Images that can be read and have no vector yet, or one of other contents: id and path."""
+    def missing(self) -> list[tuple[int, str, str]]:
+        """Images that can be read and have no vector of their contents yet: id, path, digest of the contents."""
         rows = self.database.connection.execute(
-            "SELECT i.id, i.path FROM images i LEFT JOIN vectors v ON v.image = i.id AND v.embedder = ? "
+            "SELECT i.id, i.path, i.digest FROM images i LEFT JOIN vectors v ON v.image = i.id AND v.embedder = ? "
             "WHERE i.gone IS NULL AND i.problem IS NULL AND v.digest IS NOT i.digest ORDER BY i.path",
             (self.id,),
         )
-        return [(row["id"], row["path"]) for row in rows]
+        return [(row["id"], row["path"], row["digest"]) for row in rows]
 
-    def add(self, images: Sequence[int], vectors: np.ndarray) -> None:
-        """Keep a vector (images, size) of length 1 for each image, on the disk before the database names it."""
+    def add(self, images: Sequence[int], vectors: np.ndarray, digests: Sequence[str] = ()) -> None:
+        """Keep a vector (images, size) of length 1 for each image, on the disk before the database names it.
+
+        `digests` are those of the contents that were embedded; by default what the library knows of the images now.
+        What a process that was killed left in the file is written over. Raises `CaptuneError` where the file is
+        shorter than it was.
+        """
         if not len(images):
             return
         with self.database.write() as connection:
             (start,) = connection.execute("SELECT rows FROM embedders WHERE id = ?", (self.id,)).fetchone()
+            map_rows(self.path, start, self.size)
             _write_at(self.path, start * self.size * _BYTES, vectors.astype(np.float16).tobytes())
             connection.execute("UPDATE embedders SET rows = ? WHERE id = ?", (start + len(images), self.id))
             connection.executemany(
                 "DELETE FROM vectors WHERE embedder = ? AND image = ?", ((self.id, i) for i in images)
             )
             connection.executemany(
-                "INSERT INTO vectors SELECT ?, ?, id, digest FROM images WHERE id = ?",
-                ((self.id, start + number, image) for number, image in enumerate(images)),
+                "INSERT INTO vectors SELECT ?, ?, id, coalesce(?, digest) FROM images WHERE id = ?",
+                (
+                    (self.id, start + number, digests[number] if digests else None, image)
+                    for number, image in enumerate(images)
+                ),
             )
 
     def vector_of(self, image: int) -> np.ndarray:
@@ -228,11 +237,14 @@ def _write_at(path: Path, offset: int, data: bytes) -> None:
     """Write into a file from `offset` on, and flush it to the disk."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "r+b" if path.exists() else "w+b") as file:
+        new = not path.exists()
+        with open(path, "w+b" if new else "r+b") as file:
             file.seek(offset)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if new:
+            sync_folder(path.parent)
     except OSError as error:
         raise disk_error(error, path) from error
 

@@ -27,9 +27,8 @@ from captune.images.metadata.files import (
 from captune.images.metadata.keywords import KeywordReader, KeywordWriter, comparable, unique
 from captune.images.metadata.xmp import NOTED
 from captune.library.beside import State, note_captions, note_written, source_state, state_of
-from captune.library.database import Database
+from captune.library.database import Database, encoded
 from captune.library.outgoing import OutgoingCaption, OutgoingImage
-from captune.library.scan import encoded
 
 
 @dataclass(frozen=True)

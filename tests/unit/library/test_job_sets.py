@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,16 +22,23 @@ from captune.datasets.sources import hub
 from captune.datasets.sources.input_shards import InputShard
 from captune.jobs.manifest import ShardList
 from captune.jobs.shards import SHARD_FORMATS
+from captune.library.folder_files import FolderFiles
 from captune.library.history import Draft, editing
 from captune.library.sets.data_set import is_unwritten
+from captune.library.sets.former import copy_former, prune_former
 from captune.library.sets.job import JobSet
-from data_sets import draw, job_row, lay_job, open_job
+from data_sets import draw, job_row, known, lay_job, open_job
+from stops import stopped
 
 
 def rows(job: Path, suffix: str = "jsonl") -> dict[str, CaptionRow]:
     decode = SHARD_FORMATS[suffix].decode
     found = (each for path in sorted(job.glob(f"*.{suffix}")) for each in decode(path.read_bytes(), path.name))
     return {Path(each.image).stem: each for each in found}
+
+
+def shards(job: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in job.glob("*.jsonl")}
 
 
 def of(library: captune.Library, name: str) -> tuple[int, dict[str, int]]:
@@ -114,6 +124,26 @@ def test_while_a_run_is_at_work_nothing_is_written_and_new_shards_come_in(tmp_pa
     assert list(of(library, "1")[1]) == ["new 1"]
 
 
+def test_a_shard_that_is_written_while_the_library_is_read_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = lay_job(tmp_path, shards=1)
+    library = open_job(job)
+    make = FolderFiles.make
+
+    def once(files: FolderFiles) -> None:
+        make(files)
+        monkeypatch.setattr(FolderFiles, "make", make)
+        store = LocalStore(str(job))
+        store.publish("captions-00001.jsonl", SHARD_FORMATS["jsonl"].encode([job_row("3.png", "a dgo 3")]))
+
+    monkeypatch.setattr(FolderFiles, "make", once)
+    library.add()
+    assert library.status().images == 3
+    known(library, [tmp_path / "photos" / "3.png"])
+    assert [found.caption for found in library.search("dgo 3")] == ["a dgo 3"]
+
+
 def test_images_of_a_job_from_elsewhere_have_to_be_named(tmp_path: Path) -> None:
     job = lay_job(tmp_path, here=False)
     with pytest.raises(CaptuneError, match="not run here") as refused:
@@ -174,3 +204,51 @@ def test_a_job_among_its_images_is_an_ordinary_library(tmp_path: Path) -> None:
     manifest["inputs"]["folder"] = str(job)
     (job / "_job" / "manifest.json").write_text(json.dumps(manifest))
     assert captune.Library(job, create=True).data_set is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the process is copied")
+@pytest.mark.parametrize("disk_full", [False, True])
+def test_a_stop_at_any_moment_of_writing_back_loses_nothing(tmp_path: Path, disk_full: bool) -> None:
+    job = lay_job(tmp_path)
+    library = open_job(job)
+    with editing(library.database, "ann", "edit") as editor:
+        for name in ("0", "2", "3"):
+            image, captions = of(library, name)
+            editor.write_caption(image, f"a dog {name}", of=captions[f"a dgo {name}"])
+    library.database.close()
+    before, pristine = shards(job), tmp_path / "pristine"
+    shutil.copytree(job, pristine)
+    captune.Library(job).write_back()
+    wanted = shards(job)
+    assert all(wanted[name] != before[name] for name in before)
+    for moment in count(1, 3 if disk_full else 1):
+        shutil.rmtree(job)
+        shutil.copytree(pristine, job)
+        mark_written(job / "_job", ["pieces.jsonl"])
+        how = stopped(lambda: captune.Library(job).write_back(), tmp_path, moment, disk_full=disk_full)
+        if how is None:
+            break
+        assert how == (1 if disk_full else -9)
+        found = shards(job)
+        assert all(found[name] in (before[name], wanted[name]) for name in before)
+        library = captune.Library(job)
+        assert len(library.search("dog")) == 3
+        assert is_unwritten(library.database.connection) or found == wanted
+        library.write_back()
+        assert shards(job) == wanted
+        assert not is_unwritten(library.database.connection)
+        former = sorted(job.glob(".captune/former/*/*"), reverse=True)
+        assert {path.name: path.read_bytes() for path in former} == before
+        assert not list((job / ".captune").rglob("*.part"))
+        library.database.close()
+    assert moment > 8
+
+
+def test_the_first_copy_of_each_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").write_text("b")
+    (tmp_path / "former" / "0.part").mkdir(parents=True)
+    for number, names in enumerate(("a", "a", "ab", "b", "ab", "a", "a", "a")):
+        copy_former(tmp_path, names, tmp_path / "former" / str(number))
+        prune_former(tmp_path / "former")
+    assert sorted(path.name for path in (tmp_path / "former").iterdir()) == ["0", "2", "4", "5", "6", "7"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import captune
 from captune.core.errors import CaptuneError
 from captune.images import verify
 from captune.images.verify import ImageCheck, check_image
+from captune.library import scan
+from captune.library.folder_files import FolderFiles
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +149,7 @@ def test_a_stop_loses_no_image_that_was_opened(
 
 @contextmanager
 def stopped_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    from captune.library import library, scan
+    from captune.library import library
 
     def read(path: str) -> str:
         nonlocal count
@@ -159,8 +161,87 @@ def stopped_after(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     original = library.read_about
     with monkeypatch.context() as patch:
         patch.setattr(library, "read_about", read)
-        assert scan.scan is not None
         yield
+
+
+@contextmanager
+def once_listed(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> Iterator[None]:
+    """What happens after the next scan has listed the folder's files, and before it compares."""
+
+    def make(files: FolderFiles) -> None:
+        original(files)
+        if not done:
+            done.append(True)
+            happens()
+
+    done: list[bool] = []
+    original = FolderFiles.make
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderFiles, "make", make)
+        yield
+    assert done
+
+
+def test_two_adds_at_once_and_files_that_come_and_move(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = captune.Library(photos, create=True)
+    library.add()
+
+    def meanwhile() -> None:
+        draw(photos / "day0" / "x.png", 77).with_suffix(".txt").write_text("scene x\n")
+        os.rename(photos / "day1" / "1.png", photos / "moved.png")
+        (photos / "day1" / "1.txt").unlink()
+        assert counts(captune.Library(photos).add()) == {"new": 1, "moved": 1}
+
+    with once_listed(monkeypatch, meanwhile):
+        assert counts(library.add()) == {}
+    found = captions(library)
+    assert (found["day0/x.png"], found["moved.png"], len(found)) == ("scene x", "scene 1", 7)
+    assert counts(library.add()) == {}
+
+
+def test_one_add_takes_away_what_comes_back_before_the_other_ends(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = captune.Library(photos, create=True)
+    library.add()
+
+    def open_new(*arguments: Any) -> None:
+        original(*arguments)
+        monkeypatch.setattr(scan, "_open_new", original)
+        os.rename(photos / "day0" / "2.png", photos / "2.away")
+        assert counts(captune.Library(photos).add()) == {"gone": 1}
+        os.rename(photos / "2.away", photos / "day0" / "2.png")
+
+    original = scan._open_new
+    monkeypatch.setattr(scan, "_open_new", open_new)
+    library.add()
+    assert captions(library)["day0/2.png"] == "scene 2"
+    assert counts(library.add()) == {}
+
+
+def test_what_is_opened_and_moves_on_is_where_it_lies_in_the_end(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = captune.Library(photos, create=True)
+    draw(photos / "new.png", 78)
+    draw(photos / "short.png", 79)
+
+    def meanwhile() -> None:
+        (photos / "short.png").unlink()
+        with once_listed(monkeypatch, lambda: os.rename(photos / "new.png", photos / "newer.png")):
+            captune.Library(photos).add()
+        captune.Library(photos).add()
+
+    with once_listed(monkeypatch, meanwhile):
+        assert counts(library.add()) == {}
+    assert sorted(captions(library))[-1] == "newer.png"
+    assert counts(library.add()) == {}
+
+
+def test_a_link_to_a_folder_gives_its_images_another_path(photos: Path) -> None:
+    library = captune.Library(photos, create=True)
+    library.add()
+    (photos / "above").symlink_to(photos / "day0")
+    assert counts(library.add()) == {"moved": 3}
+    assert captions(library)["above/0.png"] == "scene 0"
 
 
 def test_a_folder_that_is_empty_now_is_most_likely_a_disk_that_is_away(photos: Path) -> None:

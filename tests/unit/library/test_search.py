@@ -17,11 +17,10 @@ from captune.cli.path_lists import read_paths
 from captune.cli.verbs.search import app
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.options.library import FilterOptions
-from captune.library.database import now
+from captune.library.database import encoded, now
 from captune.library.library import Library
 from captune.library.listing import listed_ids
 from captune.library.query import condition_of
-from captune.library.scan import encoded
 
 CAPTIONS = {
     "a/dogs.jpg": "two dogs in the snow",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 import captune
 from captune.core.errors import CaptuneError
 from captune.library.vectors import VectorFile
+from stops import stopped
 
 
 @pytest.fixture
@@ -40,6 +44,8 @@ def test_the_nearest_and_a_file_that_is_cut_off(library: captune.Library) -> Non
     assert [problem.partition(":")[0].endswith("or it is cut off") for problem in library.problems()] == [True]
     with pytest.raises(CaptuneError, match="cut off"):
         file.read()
+    with pytest.raises(CaptuneError, match="cut off"):
+        file.add([1], rows[:1])  # nothing hides it
     assert library.forget_damaged_vectors() == 1
     assert library.problems() == []
     assert len(file.missing()) == 50
@@ -64,3 +70,53 @@ def test_few_of_many_are_looked_up_and_the_same(library: captune.Library) -> Non
             found = file.nearest(query, count, among)
             assert found[0].tolist() == wanted[0].tolist()
             assert found[1].tolist() == wanted[1].tolist()
+
+
+def test_vectors_of_contents_that_changed_meanwhile_are_made_again(library: captune.Library) -> None:
+    rows = np.eye(2, 16, dtype=np.float32)
+    file = VectorFile(library.database, "m", "digest", 16)
+    todo = file.missing()[:2]
+    with library.database.write() as connection:
+        connection.execute("UPDATE images SET digest = 'other' WHERE id = ?", (todo[0][0],))
+    file.add([image for image, _, _ in todo], rows, [digest for _, _, digest in todo])
+    assert file.nearest(rows[0], 5)[0].tolist() == [todo[1][0]]
+    assert todo[0][0] in {image for image, _, _ in file.missing()}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the process is copied")
+def test_a_kill_between_two_files_costs_a_batch(library: captune.Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(2).standard_normal((51, 16)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    log = os.open(library.folder / "log", os.O_CREAT | os.O_APPEND | os.O_RDWR)
+    flush = os.fsync
+
+    def noted(handle: int) -> None:
+        sys.audit("os.utime", str(library.folder))  # a moment as well: written, and not in the database
+        flush(handle)
+
+    def embed() -> None:
+        file = VectorFile(captune.Library(library.folder).database, "m", "digest", 16)
+        todo = [image for image, _, _ in file.missing()]
+        for start in range(0, len(todo), 20):
+            some = todo[start : start + 20]
+            os.write(log, bytes(some))
+            file.add(some, rows[some])
+
+    monkeypatch.setattr(os, "fsync", noted)
+    library.database.close()
+    kills = 0
+    for moment in (1, 2, 3, 4, 5, 6, 3, 4, 9):
+        kills += stopped(embed, library.folder, moment) == -9
+        file = VectorFile(library.database, "m", "digest", 16)
+        found = file.read()
+        there = found.images >= 0
+        assert np.array_equal(found.rows[there], rows[found.images[there]].astype(np.float16))
+        assert library.problems() == []
+        library.database.close()
+    times = Counter(os.pread(log, 1 << 20, 0))
+    assert kills >= 6
+    assert sorted(times) == sorted(found.images) == list(range(1, 51))
+    assert sum(times.values()) <= 50 + 20 * kills
+    assert library.status().vectors == {"m": 50}
+    assert file.path.stat().st_size == 50 * 16 * 2
+    os.close(log)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
-from captune.library.scan import encoded
+from captune.library.database import encoded
 
 T = TypeVar("T")
 _STEP = 512

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,14 +13,13 @@ from typing import Any, Literal, Protocol
 
 from captune.captions.row import CaptionRow
 from captune.core.progress import SILENT, Progress
-from captune.library.database import Database
+from captune.library.database import Database, encoded
 from captune.library.filed import PERSON, take_in_row
-from captune.library.scan import encoded
 from captune.library.sets.archived import ArchivedImages
+from captune.library.sets.former import prune_former
 
 Kind = Literal["data set", "job"]
 _STEP = 1024
-_COPIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +114,16 @@ def read_set(database: Database, data_set: DataSet, *, now: str, progress: Progr
         before = database.connection.execute(query, (file,)).fetchone()
         if before is not None and tuple(before) == state:
             continue
-        images = iter(data_set.read(file))
+        images, whole = iter(data_set.read(file)), True
         with progress.task(f"Reading {file}") as task:
             while some := list(islice(images, _STEP)):
                 with database.write() as connection:
-                    count += sum(_take_in(connection, each, file, now) for each in some)
+                    new = [_take_in(connection, each, file, now) for each in some]
+                whole = whole and None not in new
+                count += sum(each or 0 for each in new)
                 task.advance(len(some))
+        if not whole:  # it was written after the images were listed: it is read again the next time
+            continue
         with database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO sources VALUES (?, ?, ?)", (file, *state))
     return count
@@ -132,11 +134,12 @@ def _state(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _take_in(connection: sqlite3.Connection, each: SetImage, file: str, now: str) -> int:
+def _take_in(connection: sqlite3.Connection, each: SetImage, file: str, now: str) -> int | None:
+    """Take in the captions and the split of an image; how many are new, None where the library does not know it."""
     query = "SELECT id, split FROM images WHERE path = CAST(? AS TEXT) AND gone IS NULL"
     image = connection.execute(query, (encoded(each.path),)).fetchone()
-    if image is None:  # it came after the images were listed: the next time
-        return 0
+    if image is None:
+        return None
     if each.split != image["split"] and not _is_chosen(connection, image["id"]):
         connection.execute("UPDATE images SET split = ? WHERE id = ?", (each.split, image["id"]))
     texts = [caption.text for caption in each.row.captions]
@@ -182,14 +185,13 @@ def write_set(
 ) -> WriteBackReport:
     """Write what people changed into the files, which were just read, and note it; raises as `DataSet.write`.
 
-    The files as they were go into a folder of `copies`: of these the first and the newest stay.
+    The files as they were go into a folder of `copies`: of these the first of each file and the newest stay.
     """
     with database.read() as connection:
         changes = connection.execute(_CHANGES).fetchone()[0]
     with progress.task(f"Writing into the {data_set.kind}"):
         report = data_set.write(database, _free(copies / now.replace(":", "-")))
-    for old in sorted(copies.glob("*"))[1:-_COPIES]:
-        shutil.rmtree(old)
+    prune_former(copies)
     read_set(database, data_set, now=now, progress=progress)
     with database.write() as connection:
         connection.execute(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -28,6 +27,7 @@ from captune.library.database import Database
 from captune.library.sets.archived import ArchivedImages
 from captune.library.sets.corrected import KnownCaption, known_images
 from captune.library.sets.data_set import Kind, SetImage, WriteBackReport, path_in
+from captune.library.sets.former import copy_former
 
 _NAN = float("nan")
 REJECTED = "a person rejected its caption"
@@ -141,9 +141,7 @@ class JobSet:
                     images += differ
             if not changed:
                 return WriteBackReport(self.kind, 0)
-            former.mkdir(parents=True)
-            for file in changed:
-                shutil.copy2(self.folder / file, former / file)
+            copy_former(self.folder, changed, former)
             self._store.delete(REPORT)  # first: what is made of the shards is out of step with them from now on
             for file, rows in changed.items():
                 self._publish(file, rows)

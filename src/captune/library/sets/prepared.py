@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -42,6 +41,7 @@ from captune.library.database import Database
 from captune.library.sets.archived import ArchivedImages
 from captune.library.sets.corrected import KnownImage, known_images, merged
 from captune.library.sets.data_set import Kind, SetImage, WriteBackReport, path_in
+from captune.library.sets.former import copy_former
 
 _WRITTEN_ANEW = ("version", "splits", "image_digests", "digest")
 _NAN = float("nan")
@@ -118,7 +118,7 @@ class PreparedSet:
         if not after.changed:
             return WriteBackReport(self.kind, 0, digest=data.digest)
         after.check()
-        copied = self._copy(former)
+        copy_former(self.folder, self._replaced(), former)
         trusted = splits_written_here(self.folder)
         with staged(self.folder, stays=(IMAGES, PROBLEMS)) as stage:
             pairs = _duplicates(database, self.folder, after)
@@ -130,16 +130,12 @@ class PreparedSet:
             if not trusted:
                 (stage / MARK).unlink()
         files = tuple(f"{split}{SPLIT_SUFFIX}" for split in after.splits)
-        return WriteBackReport(self.kind, after.changed, files, str(copied), digest, len(after.left_out))
+        return WriteBackReport(self.kind, after.changed, files, str(former), digest, len(after.left_out))
 
-    def _copy(self, former: Path) -> Path:
-        """Copy the files that are about to be replaced."""
-        former.mkdir(parents=True)
+    def _replaced(self) -> list[str]:
+        """The files that are written anew."""
         names = [*self.files(), SPLITS, DUPLICATES, *(f"{split}.csv" for split in read_prepared(self.folder).splits)]
-        for name in names:
-            if (self.folder / name).is_file():
-                shutil.copy2(self.folder / name, former / name)
-        return former
+        return [name for name in names if (self.folder / name).is_file()]
 
 
 class _Corrected:
