@@ -17,9 +17,12 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoImageProcessor,
     AutoModel,
+    AutoProcessor,
     AutoTokenizer,
+    Blip2ForImageTextRetrieval,
     CLIPTextConfig,
     CLIPTextModel,
+    FlavaForPreTraining,
     GPT2Config,
     GPT2Model,
 )
@@ -33,7 +36,7 @@ from captune.library.library import Library
 from captune.models.blip_matcher import BlipMatcher
 from captune.models.loading.loader import family_of
 from captune.models.matcher import load_matcher
-from dual_encoders import KINDS, LONGEST, WIDE, save_dual
+from dual_encoders import KINDS, LONGEST, WIDE, save_blip2, save_dual
 from noise import noise
 from recorded import RecordedProgress
 from serving import save_tiny
@@ -60,7 +63,8 @@ def plain(folder: str, images: list[str], texts: list[str]) -> Any:
     """What the model itself computes of each image and each text, a pair at a time, as its model card has it."""
     # With sdpa the texts of an AIMv2 are causal only where one is padded: a text alone has another vector.
     attention = "eager" if folder.endswith("aimv2") else None
-    model = AutoModel.from_pretrained(folder, attn_implementation=attention).eval()
+    auto = FlavaForPreTraining if folder.endswith("flava") else AutoModel
+    model = auto.from_pretrained(folder, attn_implementation=attention).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     sigmoid = model.config.model_type in SIGMOID
@@ -74,6 +78,10 @@ def plain(folder: str, images: list[str], texts: list[str]) -> Any:
             ids = {name: ready[name] for name in ("input_ids",) + ("attention_mask",) * (not sigmoid)}
             with torch.no_grad():
                 found = model(**ids, **pixels)
+            if auto is FlavaForPreTraining:  # what its loss compares; an image and a text are vectors of every token
+                logits[row, column] = found.contrastive_logits_per_image
+                cosines[row, column] = logits[row, column] / model.flava.logit_scale.exp().item()
+                continue
             logits[row, column] = found.logits_per_image
             unit = torch.nn.functional.normalize
             cosines[row, column] = (unit(found.image_embeds, dim=-1) * unit(found.text_embeds, dim=-1)).sum()
@@ -96,6 +104,34 @@ def test_scores_are_those_of_transformers(saved: dict[str, str], pictures: list[
         shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         assert [pair.share for pair in found] == pytest.approx(shares.ravel(), abs=1e-5)
         assert {pair.probability for pair in found} == {None}
+
+
+def test_blip2_by_its_nearest_query_and_by_its_head(pictures: list[str], tmp_path: Path) -> None:
+    name = save_blip2(tmp_path / "blip2")
+    model, processor = Blip2ForImageTextRetrieval.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
+    cosines, heads = [], []
+    for path in pictures:
+        for text in QUERIES:
+            with Image.open(path) as image, torch.no_grad():
+                inputs = processor(images=image, text=text, return_tensors="pt")
+                cosines.append(float(model(**inputs).logits_per_image))
+                heads.append(
+                    float(model(**inputs, use_image_text_matching_head=True).logits_per_image.softmax(1)[0, 1])
+                )
+    assert family_of(name) == "matcher"
+    found = captune.match(pictures, QUERIES, model=name).pairs
+    assert [pair.similarity for pair in found] == pytest.approx(cosines, abs=1e-5)
+    assert [pair.probability for pair in found] == pytest.approx(heads, abs=1e-5)
+    assert np.ptp(cosines) > 1e-2 < np.ptp(heads)
+    captune.embed(pictures, tmp_path / "e.npz", model=name)
+    best = captune.match(tmp_path / "e.npz", QUERIES, find="pictures", best=3).pairs
+    assert [(pair.similarity, pair.probability) for pair in best] == [
+        pytest.approx(each, abs=1e-5)
+        for column in range(len(QUERIES))
+        for each in sorted(zip(cosines[column::3], heads[column::3], strict=True), key=lambda pair: -pair[1])
+    ]
+    with pytest.raises(CaptuneError, match="has 3 vectors of an image, and a library has one"):
+        Library(tmp_path, create=True).embed(name)
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "altclip"])
@@ -196,16 +232,16 @@ def test_models_that_match_nothing(saved: dict[str, str], tmp_path: Path) -> Non
     CLIPTextModel(CLIPTextConfig(vocab_size=9, **WIDE)).save_pretrained(tmp_path / "texts")
     refused("texts", r"is the text part of a model alone \(CLIPTextModel\)", "Take the whole")
     GPT2Model(GPT2Config(vocab_size=9, n_layer=1, n_head=1, n_embd=8)).save_pretrained(tmp_path / "gpt2")
-    refused("gpt2", "is a GPT2Model: it was not trained to compare")
+    refused("gpt2", "is a GPT2Model: captune knows no vectors of images and texts")
     (tmp_path / "open").mkdir()
     (tmp_path / "open" / "open_clip_config.json").write_text("{}")
     refused("open", "layout of open_clip")
     (tmp_path / "st" / "0_CLIPModel").mkdir(parents=True)
     refused("st", "sentence-transformers", "0_CLIPModel")
     config = json.loads((half / "config.json").read_text())
-    for kind in ("clipseg", "owlvit"):
+    for kind, does in (("clipseg", "finds what a text names"), ("xclip", "compares films"), ("blip", "writes texts")):
         (half / "config.json").write_text(json.dumps({**config, "model_type": kind, "architectures": [kind]}))
-        refused("half", f"is a {kind}: it was not trained to compare")
+        refused("half", f"is a {kind}: it {does}")
 
 
 def test_capfilt_with_a_clip_needs_a_cosine(saved: dict[str, str], tiny_data: Path, tmp_path: Path) -> None:

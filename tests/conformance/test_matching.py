@@ -106,8 +106,11 @@ def test_wrong_use_is_said(matcher: str, pictures: list[str], tmp_path: Path) ->
     with pytest.raises(UsageError, match="no text"):
         captune.match(pictures, [], model=matcher)
     Blip.tiny().save(tmp_path / "captioner")
-    with pytest.raises(CaptuneError, match="was not trained to compare"):
+    with pytest.raises(CaptuneError, match="writes texts, and does not compare"):
         captune.match(pictures, TEXTS, model=str(tmp_path / "captioner"))
+    (tmp_path / "broken.jpg").write_text("no image")
+    found = captune.match(tmp_path / "broken.jpg", TEXTS, model=matcher, find="pictures")
+    assert (found.pairs, len(found.failed)) == ((), 1)
     with pytest.raises(UsageError, match=r"does not end in \.npz"):
         captune.embed(pictures, tmp_path / "e.txt", model=matcher)
 

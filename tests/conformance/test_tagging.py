@@ -123,7 +123,7 @@ def test_a_model_that_matches_nothing(labels: Path, pictures: Path, tmp_path: Pa
     from captune.models.blip import Blip
 
     Blip.tiny().save(tmp_path)
-    with pytest.raises(CaptuneError, match="was not trained to compare"):
+    with pytest.raises(CaptuneError, match="writes texts, and does not compare"):
         captune.tag(pictures, labels=labels, model=str(tmp_path))
 
 

@@ -25,7 +25,7 @@ from captune.datasets.sources.listing import find_image_paths
 from captune.images.batches import stream_pixels
 from captune.models.blip_matcher import BlipMatcher
 from captune.models.loading.identity import identity_of
-from captune.models.matcher import Matcher, full_name, load_matcher
+from captune.models.matcher import Matcher, cosines_of, full_name, load_matcher
 
 BATCH = 16
 # Images that the model's own processor shrinks are in memory as large as they are.
@@ -36,6 +36,7 @@ LARGE_BATCH, LARGE_WORKERS = 4, 2
 class Embeddings:
     """Unit vectors (images, size) of images by path; `model` made them, `failed` could not be read.
 
+    BLIP-2 has several of each image: (images, vectors, size).
     `digest` is that of the model's files; empty where it is not known.
     """
 
@@ -57,7 +58,7 @@ class Embeddings:
         try:
             with open_arrays(path) as saved:
                 images, vectors = tuple(map(str, saved["images"])), saved["vectors"]
-                if vectors.ndim != 2 or len(images) != len(vectors) or vectors.dtype.kind != "f":
+                if vectors.ndim not in (2, 3) or len(images) != len(vectors) or vectors.dtype.kind != "f":
                     raise ValueError(f"vectors of shape {vectors.shape} ({vectors.dtype}) for {len(images):,} images")
                 digest = str(saved["digest"]) if "digest" in saved else ""
                 return cls(images, vectors, str(saved["model"]), {}, digest)
@@ -141,7 +142,7 @@ def pairs_of(
     matcher: Matcher, features: Tensor, texts: Sequence[str], vectors: Tensor, cut: Sequence[bool]
 ) -> list[list[Match]]:
     """For each image's features its matches with all texts, whose `vectors` (texts, size) these are."""
-    near = matcher.embed_images(features) @ vectors.T
+    near = cosines_of(matcher.embed_images(features), vectors)
     chances = matcher.probabilities(features, texts, near).float().cpu().tolist()
     cosines = near.float().cpu().tolist()
     found = []
@@ -180,10 +181,12 @@ def retrieve(
 
     With a head as BLIP's authors do: the nearest `candidates` by their vectors, put in order by probability.
     """
+    if not embeddings.images:
+        return []
     if isinstance(matcher, BlipMatcher):
         groups = _judged(matcher, embeddings, texts, max(best, candidates), for_texts, progress)
         return [pair for group in groups for pair in sorted(group, key=lambda m: -(m.probability or 0))[:best]]
-    near = embeddings.vectors @ matcher.embed_texts(texts).float().cpu().numpy().T
+    near = _cosines(matcher, embeddings, texts)
     if not for_texts:
         rows = np.argsort(-near, axis=1, kind="stable")[:, :best]
         every = match_embeddings(matcher, embeddings, texts)
@@ -197,6 +200,12 @@ def retrieve(
     return [pairs_by_image[image][text] for text, column in enumerate(columns.tolist()) for image in column]
 
 
+def _cosines(matcher: Matcher, embeddings: Embeddings, texts: Sequence[str]) -> np.ndarray:
+    """Those of all images and texts (images, texts)."""
+    vectors = torch.from_numpy(np.asarray(embeddings.vectors, np.float32))
+    return cosines_of(vectors, matcher.embed_texts(texts).float().cpu()).numpy()
+
+
 def _judged(
     matcher: BlipMatcher,
     embeddings: Embeddings,
@@ -206,9 +215,8 @@ def _judged(
     progress: Progress,
 ) -> list[list[Match]]:
     """For each text, or each image, the nearest by vector with the probability of the head."""
-    vectors, cut = matcher.embed_texts(texts).float().cpu().numpy(), matcher.cut(texts)
-    near = embeddings.vectors @ vectors.T
-    near = near.T if for_texts else near
+    cut, cosines = matcher.cut(texts), _cosines(matcher, embeddings, texts)
+    near = cosines.T if for_texts else cosines
     texts_of: dict[str, list[int]] = {}
     for row in range(len(near)):
         for column in np.argsort(-near[row], kind="stable")[:candidates]:
@@ -222,7 +230,7 @@ def _judged(
             together = patches[row : row + 1].expand(len(numbers), -1, -1)
             chances = matcher.probability(together, [texts[t] for t in numbers]).cpu().tolist()
             for text, chance in zip(numbers, chances, strict=True):
-                cosine = float(embeddings.vectors[position[name]] @ vectors[text])
+                cosine = float(cosines[position[name], text])
                 found = Match(name, texts[text], chance, cosine, cut=cut[text])
                 groups[texts[text] if for_texts else name].append(found)
     return list(groups.values())
@@ -252,8 +260,8 @@ def match(
 ) -> Matches:
     """How well texts fit images (files, folders, patterns, or an .npz of `captune embed`).
 
-    Options are those of `captune match --help`: with `find` the `best` images of each text, or
-    texts of each image, the likeliest first. `model` is BLIP's matching, a CLIP, a SigLIP or another dual encoder of
+    Options are those of `captune match --help`: with `find` the `best` images of each text, or texts of each image,
+    the likeliest first. `model` is BLIP's or BLIP-2's matching, a CLIP, a SigLIP or another dual encoder of
     `transformers`; by default that of the .npz, else the Hub's `Salesforce/blip-itm-base-coco`.
     """
     values = resolve("match", file=config, environment=environment, flags=options, sets=sets).values
@@ -270,9 +278,9 @@ def match(
         embedded, name = _load_embeddings(saved, model, values.tables)
     matcher = load_matcher(name, values.run_on.device, progress)
     matcher.warn_cut(texts, progress)
-    if embedded is not None and embedded.vectors.shape[1] != (size := matcher.embed_texts(texts[:1]).shape[1]):
+    if embedded is not None and embedded.vectors.shape[-1] != (size := matcher.embed_texts(texts[:1]).shape[1]):
         raise CaptuneError(
-            f"{saved} has vectors of {embedded.vectors.shape[1]} numbers, and those of {name} have {size}.",
+            f"{saved} has vectors of {embedded.vectors.shape[-1]} numbers, and those of {name} have {size}.",
             "Make them again with captune embed.",
         )
     if find == "all":

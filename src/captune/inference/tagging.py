@@ -15,7 +15,7 @@ from captune.core.progress import Progress
 from captune.inference.match import encode_images
 from captune.models.blip_matcher import BlipMatcher
 from captune.models.dual_encoder import DualEncoder
-from captune.models.matcher import Matcher
+from captune.models.matcher import Matcher, cosines_of
 
 TEXTS = 64
 # Least probability of a keyword: of one that stands for itself, and of one that shares 1 with all other labels.
@@ -61,7 +61,7 @@ class Tagger:
     def _keywords(self, features: torch.Tensor) -> Iterator[tuple[Keyword, ...]]:
         """The keywords of each image, the likeliest first."""
         vectors = self.matcher.embed_images(features).float()
-        cosines = vectors @ self._vectors.T
+        cosines = cosines_of(vectors, self._vectors)
         count = len(self.labels.labels)
         near = cosines.new_full((len(cosines), count), -1.0)
         near.scatter_reduce_(1, self._first.expand(len(cosines), -1), cosines, "amax")

@@ -27,10 +27,14 @@ class Embedder:
         """Load the matcher; raises `CaptuneError` where there is none of that name."""
         with needing_torch():
             from captune.models.loading.identity import identity_of
-            from captune.models.matcher import load_matcher
+            from captune.models.matcher import ADVICE, load_matcher
 
         self.progress = progress
         self.matcher = load_matcher(model, run_on.device, progress)
+        if self.matcher.image_vectors > 1:
+            raise CaptuneError(
+                f"{model} has {self.matcher.image_vectors} vectors of an image, and a library has one.", ADVICE
+            )
         identity = identity_of(model)
         name = os.path.abspath(os.path.expanduser(model)) if os.path.isdir(os.path.expanduser(model)) else model
         size = self.vectors_of(["a photo"]).shape[1]

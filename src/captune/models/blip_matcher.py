@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,32 +17,34 @@ from torch.nn import functional
 
 from captune.models.backbone import PixelSettings
 from captune.models.from_scratch import learn_tokenizer
-from captune.models.loading.pretrained import pretrained, readable_by_earlier
-from captune.models.matcher import Matcher, check_whole, is_blip_matcher, no_matcher
-
-KIND = "BlipForImageTextRetrieval"
+from captune.models.loading.pretrained import load_tokenizer, pretrained, readable_by_earlier
+from captune.models.matcher import Matcher, check_whole, no_matcher
 
 
 @dataclass
 class BlipMatcher(Matcher):
     """Texts and images in one space, and the probability that a text is true of an image."""
 
+    # Of `transformers`.
+    architecture: ClassVar[str] = "BlipForImageTextRetrieval"
     model: Any
     tokenizer: Any
     pixels: PixelSettings
 
     @classmethod
     def load(cls, name: str | Path, **hub: Any) -> BlipMatcher:
-        from transformers import AutoConfig, AutoTokenizer, BlipForImageTextRetrieval
+        """Of a folder or a Hub id; raises `CaptuneError` for another model, or weights that are not whole."""
+        import transformers
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-        config = pretrained(AutoConfig, name, **hub)
-        if not is_blip_matcher(config):
+        config = pretrained(transformers.AutoConfig, name, **hub)
+        if cls.architecture not in (config.architectures or ()):
             raise no_matcher(name, config)
-        found = pretrained(BlipForImageTextRetrieval, name, dtype=torch.float32, output_loading_info=True, **hub)
-        model, report = found
+        kind = getattr(transformers, cls.architecture)
+        model, report = pretrained(kind, name, dtype=torch.float32, output_loading_info=True, **hub)
         check_whole(name, list(report["missing_keys"]))
-        tokenizer = pretrained(AutoTokenizer, name, **hub)
+        tokenizer = load_tokenizer(name, **hub)
+        tokenizer.padding_side = tokenizer.truncation_side = "right"
         return cls(model.eval(), tokenizer, PixelSettings.of(pretrained(BlipImageProcessorPil, name, **hub)))
 
     @classmethod

@@ -128,6 +128,10 @@ class DualEncoder(Matcher):
 
 def _pooled(features: Any, model: Any) -> Tensor:
     vectors = getattr(features, "pooler_output", features)
+    if (
+        isinstance(vectors, Tensor) and model.config.model_type == "flava"
+    ):  # of every token; its loss compares the first
+        vectors = vectors[:, 0]
     if not isinstance(vectors, Tensor) or vectors.dim() != 2:
         raise CaptuneError(f"{type(model).__name__} gives no vector of a whole image or text.", ADVICE)
     return vectors

@@ -1,7 +1,8 @@
 """Models that say how well texts fit images, and the one loader of them.
 
-Of three kinds: BLIP's matching, with a head that reads text and image together; SigLIP, whose probability of a pair is
-the sigmoid of its cosine; CLIP and most others, which compare the texts of an image with each other (softmax).
+Of three kinds: the matching of BLIP and BLIP-2, with a head that reads text and image together; SigLIP, whose
+probability of a pair is the sigmoid of its cosine; CLIP and most others, which compare the texts of an image with each
+other (softmax).
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ ADVICE = (
     f"Take a matcher: {DEFAULT_MATCHER}, a SigLIP (google/siglip2-base-patch16-224), a CLIP "
     "(openai/clip-vit-base-patch32) or another model with vectors of images and texts."
 )
+
+
+def cosines_of(images: Tensor, texts: Tensor) -> Tensor:
+    """Cosines (images, texts) of unit vectors of images ([vectors,] size) and texts (size): of several the highest."""
+    near = images @ texts.T
+    return near.amax(1) if near.dim() == 3 else near
 
 
 class Matcher(ABC):
@@ -61,9 +68,14 @@ class Matcher(ABC):
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (images, 3, size, size), uint8, to features (images, …)."""
 
+    @property
+    def image_vectors(self) -> int:
+        """Vectors of an image; with more than one the nearest to a text counts."""
+        return 1
+
     @abstractmethod
     def embed_images(self, features: Tensor) -> Tensor:
-        """Unit vectors (images, size)."""
+        """Unit vectors (images, size), or (images, `image_vectors`, size)."""
 
     @abstractmethod
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -95,8 +107,8 @@ class Matcher(ABC):
 def load_matcher(name: str, device: str = "auto", progress: Progress = SILENT) -> Matcher:
     """The matcher of a folder or a Hub id, on a device; raises `CaptuneError` where there is none.
 
-    BLIP's matching, or any dual encoder of `transformers`: CLIP, SigLIP, SigLIP 2, MetaCLIP 2, AltCLIP, Chinese-CLIP,
-    ALIGN, a `VisionTextDualEncoderModel` …
+    The matching of BLIP or BLIP-2, or any dual encoder of `transformers`: CLIP, SigLIP, SigLIP 2, MetaCLIP 2, AltCLIP,
+    Chinese-CLIP, ALIGN, FLAVA, a `VisionTextDualEncoderModel` …
     """
     from captune.models.loading.devices import choose_device
     from captune.models.loading.loader import load_pretrained
@@ -109,14 +121,16 @@ def load_matcher(name: str, device: str = "auto", progress: Progress = SILENT) -
 
 
 def _load(source: str | Path, **hub: Any) -> Matcher:
+    from captune.models.blip2_matcher import Blip2Matcher
     from captune.models.blip_matcher import BlipMatcher
     from captune.models.dual_encoder import DualEncoder
 
     config = _config(source, **hub)
     if is_dual_encoder(config):
         return DualEncoder.load(source, **hub)
-    if is_blip_matcher(config):
-        return BlipMatcher.load(source, **hub)
+    for kind in (BlipMatcher, Blip2Matcher):
+        if kind.architecture in (config.architectures or ()):
+            return kind.load(source, **hub)
     raise no_matcher(source, config)
 
 
@@ -143,18 +157,28 @@ def _check_layout(name: str) -> None:
 
 def is_matcher(config: Any) -> bool:
     """Whether the model of a `transformers` configuration matches images and texts."""
-    return is_blip_matcher(config) or is_dual_encoder(config)
+    from captune.models.blip2_matcher import Blip2Matcher
+    from captune.models.blip_matcher import BlipMatcher
+
+    heads = {BlipMatcher.architecture, Blip2Matcher.architecture}
+    return not heads.isdisjoint(config.architectures or ()) or is_dual_encoder(config)
 
 
-def is_blip_matcher(config: Any) -> bool:
-    """Whether it is BLIP's matching."""
-    from captune.models.blip_matcher import KIND
-
-    return KIND in (config.architectures or ())
-
-
-# Kinds with both vectors that were not trained to compare a whole image with a whole text, or have no vector of either.
-_OTHERS = ("blip", "blip-2", "clipseg", "flava", "owlvit", "owlv2")
+_FILMS, _SOUNDS = "it compares films with texts, not images", "it compares sounds with texts, not images"
+_PARTS = "it finds what a text names within an image, and does not compare the whole image with a whole text"
+_TOGETHER = "it reads a text and an image together, and has no vectors of either alone"
+_TOKENS = "it has a vector for each part of an image and each token of a text, not one for the whole"
+_WRITES = "it writes texts, and does not compare them with images"
+# What other kinds do, some of which have both vectors.
+_OTHERS = {
+    **dict.fromkeys(("pe_audio_video", "pe_video", "videoprism", "xclip"), _FILMS),
+    **dict.fromkeys(("clap", "clvp", "pe_audio"), _SOUNDS),
+    **dict.fromkeys(("clipseg", "grounding-dino", "mm-grounding-dino", "omdet-turbo", "owlv2", "owlvit"), _PARTS),
+    **dict.fromkeys(("sam3", "sam3_lite_text"), _PARTS),
+    **dict.fromkeys(("bridgetower", "lxmert", "vilt", "visual_bert"), _TOGETHER),
+    **dict.fromkeys(("colmodernvbert", "colpali", "colqwen2", "neomme"), _TOKENS),
+    **dict.fromkeys(("blip", "blip-2", "git", "instructblip", "vision-encoder-decoder"), _WRITES),
+}
 
 
 def is_dual_encoder(config: Any) -> bool:
@@ -174,7 +198,8 @@ def no_matcher(source: str | Path, config: Any) -> CaptuneError:
     half = next((half for half in ("text", "vision") if config.model_type.endswith(f"_{half}_model")), None)
     if half is not None:
         return CaptuneError(f"{source} is the {half} part of a model alone ({built}).", f"Take the whole. {ADVICE}")
-    return CaptuneError(f"{source} is a {built}: it was not trained to compare images with texts.", ADVICE)
+    does = _OTHERS.get(config.model_type, "captune knows no vectors of images and texts of such a model")
+    return CaptuneError(f"{source} is a {built}: {does}.", ADVICE)
 
 
 def check_whole(source: str | Path, missing: Sequence[str]) -> None:

@@ -38,6 +38,8 @@ def load_error(name: str, folder: Path | None, error: Exception, known: Iterable
             "Name the model that was quantized; on an NVIDIA card --quantize 4bit makes its weights as small.",
         )
     message = f"The model {name if folder is None else f'in {folder}'} cannot be loaded: {reason(error)}"
+    if "Missing optional dependencies: torchvision" in str(error):
+        return CaptuneError(f"The images of {folder or name} are prepared by torchvision.", "pip install torchvision")
     if isinstance(error, ImportError):
         if "sentencepiece" in str(error).lower():
             return CaptuneError(f"The tokenizer of {folder or name} needs sentencepiece.", "pip install sentencepiece")
