@@ -21,6 +21,8 @@ BACKUPS = "backups"
 # How long a process waits for another one that writes, in seconds.
 _PATIENCE = 30.0
 _CACHE_KIB = 65_536
+# So much of a file is mapped into memory where it is read: as much as SQLite allows.
+_MAPPED = 2**31 - 2**16
 
 
 def now() -> str:
@@ -52,6 +54,8 @@ class Database:
     def __init__(self, path: Path, *, create: bool = False) -> None:
         """Open the file; raises `CaptuneError` where there is none (unless `create`), or none that is whole."""
         self.path = path
+        # A file whose disk is gone ends the process that has it mapped.
+        self._mapped = 0 if on_network(path) else _MAPPED
         self._own = threading.local()
         if not (path.is_file() and path.stat().st_size) and any(path.parent.glob(f"{BACKUPS}/*.db")):
             raise self._damaged("it is empty" if path.is_file() else "it is not there any more")
@@ -105,6 +109,7 @@ class Database:
             if connection.in_transaction:  # within a block that writes
                 yield connection
                 return
+            connection.execute(f"PRAGMA mmap_size = {self._mapped}")
             connection.execute("BEGIN")
             try:
                 yield connection

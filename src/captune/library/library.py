@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -43,6 +44,11 @@ OWN = ".captune"
 FORMER = "former"
 # So many images of each way of searching are joined.
 _CANDIDATES = 1000
+# Status, writer, flags and number of captions.
+_CAPTIONS_OF_EACH_KIND = """
+SELECT status, iif(written_by = 'person', 'person', coalesce(nullif(model, ''), 'model')) AS writer, flags, count(*)
+FROM captions WHERE current AND image NOT IN (SELECT id FROM images WHERE gone IS NOT NULL) GROUP BY 1, 2, 3
+"""
 
 
 @dataclass(frozen=True)
@@ -238,24 +244,23 @@ class Library:
                 return {str(name): int(number) for name, number in connection.execute(query)}
 
             here = "FROM images i WHERE i.gone IS NULL"
-            captions = "FROM captions c JOIN images i ON i.id = c.image WHERE c.current AND i.gone IS NULL"
-            flags: dict[str, int] = {}
-            for text, number in connection.execute(f"SELECT flags, count(*) {captions} AND flags != '' GROUP BY flags"):
-                for flag in text.split():
-                    flags[flag] = flags.get(flag, 0) + number
+            statuses, writers, flags = Counter[str](), Counter[str](), Counter[str]()
+            for status, writer, named, number in connection.execute(_CAPTIONS_OF_EACH_KIND):
+                statuses[status] += number
+                writers[writer] += number
+                flags.update(dict.fromkeys(named.split(), number))
             return Status(
                 folder=str(self.folder),
                 images=count(f"SELECT count(*) {here}"),
-                without_caption=count(f"SELECT count(*) {here} AND i.id NOT IN (SELECT c.image {captions})"),
+                without_caption=count(
+                    "SELECT count(*) FROM without_caption JOIN images ON id = image AND gone IS NULL"
+                ),
                 unreadable=count(f"SELECT count(*) {here} AND problem IS NOT NULL"),
                 gone=count("SELECT count(*) FROM images WHERE gone IS NOT NULL"),
-                captions=count(f"SELECT count(*) {captions}"),
-                statuses=counts(f"SELECT status, count(*) {captions} GROUP BY status ORDER BY status"),
-                writers=counts(
-                    "SELECT iif(written_by = 'person', 'person', coalesce(nullif(model, ''), 'model')), count(*) "
-                    f"{captions} GROUP BY 1 ORDER BY 2 DESC"
-                ),
-                flags=dict(sorted(flags.items(), key=lambda item: -item[1])),
+                captions=statuses.total(),
+                statuses=dict(sorted(statuses.items())),
+                writers=dict(writers.most_common()),
+                flags=dict(flags.most_common()),
                 keywords=count("SELECT count(DISTINCT keyword) FROM keywords"),
                 vectors=counts(
                     "SELECT name, count(*) FROM vectors JOIN embedders ON embedders.id = embedder GROUP BY name"

@@ -26,7 +26,11 @@ _ORDERS: dict[str, str] = {
 def listed_ids(connection: sqlite3.Connection, words: str, condition: Condition, order: Order = "path") -> list[int]:
     """All images that a condition is true of, and that have a caption with all the words (if any), in an order."""
     clause, values = _with_words(words)
-    join = "JOIN" if condition.of_captions or clause else "LEFT JOIN"
+    of_captions = condition.of_captions or bool(clause)
+    if not of_captions and order != "doubtful":
+        query = f"SELECT i.id FROM images i WHERE {condition.sql} ORDER BY {_ORDERS[order]}i.path, i.id"
+        return [row[0] for row in connection.execute(query, condition.values)]
+    join = "JOIN" if of_captions else "LEFT JOIN"
     rows = connection.execute(
         f"SELECT i.id FROM images i {join} captions c ON c.image = i.id AND c.current "
         f"WHERE {condition.sql}{clause} GROUP BY i.id ORDER BY {_ORDERS[order]}i.path, i.id",
@@ -132,8 +136,10 @@ def keyword_counts(connection: sqlite3.Connection, beginning: str = "", limit: i
     """Keywords that begin so and on how many images each is, the commonest first."""
     pattern = beginning.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     rows = connection.execute(
-        "SELECT min(keyword), count(*) FROM keywords JOIN images i ON i.id = image AND i.gone IS NULL "
-        "WHERE keyword LIKE ? ESCAPE '\\' GROUP BY keyword ORDER BY 2 DESC, 1 LIMIT ?",
+        "SELECT min(keyword), sum(count) FROM (SELECT min(keyword) AS keyword, count(*) AS count FROM keywords "
+        "WHERE keyword LIKE ?1 ESCAPE '\\' GROUP BY keyword UNION ALL "
+        "SELECT keyword, -1 FROM images CROSS JOIN keywords ON image = id WHERE gone IS NOT NULL) "
+        "GROUP BY keyword COLLATE NOCASE HAVING sum(count) > 0 ORDER BY 2 DESC, 1 LIMIT ?2",
         (pattern, limit),
     )
     return [(printable(row[0]), row[1]) for row in rows]

@@ -122,7 +122,9 @@ def condition_of(options: DraftFilterOptions) -> Condition:
         images.add("i.mark = ?", options.mark)
         images.look_up("images", "n.mark = ?", options.mark)
     if options.split is not None:
-        images.add("i.split = ?", "" if options.split == NO_SPLIT else options.split)
+        split = "" if options.split == NO_SPLIT else options.split
+        images.add("i.split = ?", split)
+        images.look_up("images", "n.gone IS NULL AND n.split = ?", split)
     if options.taken is not None:
         first, dots, last = options.taken.partition("..")
         images.add("i.taken >= ?", first)
@@ -131,7 +133,8 @@ def condition_of(options: DraftFilterOptions) -> Condition:
         end = chr(sys.maxunicode)
         images.look_up("images", "n.taken >= ? AND n.taken <= ?", first, (last if dots else first) + end)
     if options.without_caption:
-        images.add("NOT EXISTS (SELECT 1 FROM captions n WHERE n.image = i.id AND n.current)")
+        images.add("EXISTS (SELECT 1 FROM without_caption n WHERE n.image = i.id)")
+        images.look_up("without_caption", "TRUE")
     if options.status is not None:
         captions.add("c.status = ?", options.status)
         if options.status != "draft":

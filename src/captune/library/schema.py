@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from captune.core.errors import CaptuneError
 
 # Raised with each step in `_STEPS`: a library of an older version takes those that it lacks.
-VERSION = 4
+VERSION = 5
 
 _TABLES = """
 CREATE TABLE images(
@@ -202,7 +202,30 @@ CREATE INDEX captions_of_persons ON captions(image) WHERE current AND (written_b
 CREATE INDEX captions_with_flags ON captions(image) WHERE current AND flags != '';
 """
 
-_STEPS: tuple[str, ...] = (_TABLES, _TOUCHED, _SETS, _LOOKED_UP)
+# What is seldom, and would be looked for in every image.
+_SELDOM = """
+CREATE TABLE without_caption(          -- images that have no current caption
+  image INTEGER PRIMARY KEY
+);
+INSERT INTO without_caption SELECT id FROM images WHERE id NOT IN (SELECT image FROM captions WHERE current);
+CREATE TRIGGER images_without_caption AFTER INSERT ON images BEGIN
+  INSERT INTO without_caption VALUES (new.id);
+END;
+CREATE TRIGGER captions_first AFTER INSERT ON captions WHEN new.current BEGIN
+  DELETE FROM without_caption WHERE image = new.image;
+END;
+CREATE TRIGGER captions_first_again AFTER UPDATE OF current ON captions WHEN new.current AND NOT old.current BEGIN
+  DELETE FROM without_caption WHERE image = new.image;
+END;
+CREATE TRIGGER captions_last AFTER UPDATE OF current ON captions
+WHEN old.current AND NOT new.current AND NOT EXISTS (SELECT 1 FROM captions WHERE image = new.image AND current) BEGIN
+  INSERT OR IGNORE INTO without_caption VALUES (new.image);
+END;
+CREATE INDEX images_gone ON images(id) WHERE gone IS NOT NULL;
+CREATE INDEX images_by_split ON images(split) WHERE split IS NOT NULL AND gone IS NULL;
+"""
+
+_STEPS: tuple[str, ...] = (_TABLES, _TOUCHED, _SETS, _LOOKED_UP, _SELDOM)
 
 
 def prepare_schema(connection: sqlite3.Connection, name: str) -> None:

@@ -12,6 +12,8 @@ from captune.library.query import Condition, Words, words_of
 
 # Captions that are put in order: a word that more have tells them apart by nothing but their length.
 _MOST = 5_000
+# So many images are gone through before those are looked up that a condition is true of: they may lie far back.
+_FIRST = 5_000
 _COLUMNS = (
     "i.id AS image, i.path, c.id AS caption, c.text, c.status, c.written_by, c.model, c.confidence, c.flags, c.language"
 )
@@ -84,18 +86,26 @@ def by_words(connection: sqlite3.Connection, text: str, condition: Condition, li
 
 def listed_images(connection: sqlite3.Connection, condition: Condition, limit: int) -> list[FoundImage]:
     """Images that a condition is true of, by their paths, each with its first caption of which it is true."""
-    join = "CROSS JOIN" if condition.of_captions else "LEFT JOIN"
-    few = condition.lookup(connection, math.inf, limit or math.inf)
-    images = "images i INDEXED BY images_by_path"
-    if few is not None:
-        images = f"(SELECT DISTINCT image FROM ({few.images})) n CROSS JOIN images i ON i.id = n.image"
-    return _found(
-        connection,
-        f"SELECT {_COLUMNS}, 1.0 AS score FROM {images} {join} captions c ON c.image = i.id AND c.current "
-        f"WHERE {condition.sql} ORDER BY i.path, c.id",
-        (*(few.values if few is not None else ()), *condition.values),
-        limit,
-    )
+
+    def found(images: str, *values: Any) -> list[FoundImage]:
+        join = "CROSS JOIN" if condition.of_captions else "LEFT JOIN"
+        return _found(
+            connection,
+            f"SELECT {_COLUMNS}, 1.0 AS score FROM {images} {join} captions c ON c.image = i.id AND c.current "
+            f"WHERE {condition.sql} ORDER BY i.path, c.id",
+            (*values, *condition.values),
+            limit,
+        )
+
+    few = condition.lookup(connection, math.inf, math.inf)
+    if few is None:
+        return found("images i INDEXED BY images_by_path")
+    if limit and condition.lookup(connection, math.inf, limit) is None:
+        first = f"SELECT id FROM images INDEXED BY images_by_path WHERE gone IS NULL ORDER BY path LIMIT {_FIRST}"
+        enough = found(f"({first}) n CROSS JOIN images i ON i.id = n.id")
+        if len(enough) == limit:
+            return enough
+    return found(f"(SELECT DISTINCT image FROM ({few.images})) n CROSS JOIN images i ON i.id = n.image", *few.values)
 
 
 def ids_of(connection: sqlite3.Connection, condition: Condition) -> list[int]:

@@ -22,29 +22,34 @@ class Row(NamedTuple):
     mark: str | None
     taken: str
     keyword: str
+    split: str
 
 
 @pytest.fixture(scope="module")
 def rows() -> dict[int, Row]:
     chance = random.Random(3)
-    return {
-        number: Row(
-            f"{number % 40:02d}/{number:04d}.jpg", " ".join(chance.choices(("dog", "cat", "snow", "dogs"), k=4)),
+
+    def row(number: int) -> Row:
+        words = chance.choices(("dog", "cat", "snow", "dogs"), k=4) if chance.random() < 0.97 else ()
+        return Row(
+            f"{number % 40:02d}/{number:04d}.jpg", " ".join(words),
             chance.random() < 0.02, chance.random() < 0.02, chance.random() < 0.03,
             "later" if chance.random() < 0.02 else None, f"2024-{1 + number % 12:02d}-05T10:00:00", f"k{number % 50}",
-        )
-        for number in range(1, COUNT + 1)
-    }  # fmt: skip
+            "val" if chance.random() < 0.02 else "train",
+        )  # fmt: skip
+
+    return {number: row(number) for number in range(1, COUNT + 1)}
 
 
 @pytest.fixture(scope="module")
 def library(rows: dict[int, Row], tmp_path_factory: pytest.TempPathFactory) -> captune.Library:
+    written = {number: row for number, row in rows.items() if row.text}
     opened = captune.Library(tmp_path_factory.mktemp("photos"), create=True)
     with opened.database.write() as connection:
         connection.executemany(
-            "INSERT INTO images(id, path, mark, taken, digest, bytes, modified, added) "
-            "VALUES (?, ?, ?, ?, '', 1, 1, '')",
-            [(number, row.path, row.mark, row.taken) for number, row in rows.items()],
+            "INSERT INTO images(id, path, mark, taken, split, digest, bytes, modified, added) "
+            "VALUES (?, ?, ?, ?, ?, '', 1, 1, '')",
+            [(number, row.path, row.mark, row.taken, row.split) for number, row in rows.items()],
         )
         connection.executemany(
             "INSERT INTO captions(image, text, written_by, status, flags, written) VALUES (?, ?, ?, ?, ?, '')",
@@ -53,7 +58,7 @@ def library(rows: dict[int, Row], tmp_path_factory: pytest.TempPathFactory) -> c
                     number, row.text, "person" if row.person else "model", "approved" if row.approved else "draft",
                     "cut repetition" if row.flagged else "",
                 )
-                for number, row in rows.items()
+                for number, row in written.items()
             ],
         )  # fmt: skip
         connection.executemany("INSERT INTO keywords VALUES (?, ?)", [(n, row.keyword) for n, row in rows.items()])
@@ -66,11 +71,17 @@ CONDITIONS: list[tuple[dict[str, Any], Callable[[Row], bool], str]] = [
     ({"mark": "later"}, lambda row: row.mark == "later", "images"),
     ({"taken": "2024-07"}, lambda row: row.taken.startswith("2024-07"), "images"),
     ({"taken": "2024-11.."}, lambda row: row.taken >= "2024-11", "images"),
-    ({"status": "approved"}, lambda row: row.approved, "captions"),
-    ({"status": "draft"}, lambda row: not row.approved, ""),
-    ({"by": "person"}, lambda row: row.person, "captions"),
-    ({"by": "person", "under": "07"}, lambda row: row.person and row.path.startswith("07/"), "images"),
-    ({"flag": ("cut",)}, lambda row: row.flagged, "captions"),
+    ({"status": "approved"}, lambda row: row.text != "" and row.approved, "captions"),
+    ({"status": "draft"}, lambda row: row.text != "" and not row.approved, ""),
+    ({"by": "person"}, lambda row: row.text != "" and row.person, "captions"),
+    (
+        {"by": "person", "under": "07"},
+        lambda row: row.text != "" and row.person and row.path.startswith("07/"),
+        "images",
+    ),
+    ({"flag": ("cut",)}, lambda row: row.text != "" and row.flagged, "captions"),
+    ({"split": "val"}, lambda row: row.split == "val", "images"),
+    ({"without_caption": True}, lambda row: row.text == "", "without_caption"),
 ]
 
 
