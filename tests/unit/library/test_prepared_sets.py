@@ -187,3 +187,13 @@ def test_a_folder_from_elsewhere_shows_no_images_outside_of_it(data: Path, tmp_p
     library.write_back()
     with pytest.raises(CaptuneError, match="outside"):  # written here, and trusted no more than before
         opened(copy)
+
+
+def test_a_data_set_of_questions_is_refused_before_a_library_is_made(data: Path) -> None:
+    file = data / "train_split.jsonl"
+    lines = [json.loads(line) | {"question": "What is it?"} for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(CaptuneError, match="questions") as refused:
+        captune.Library(data, create=True)
+    assert f"captune prepare photos --out {data}" in refused.value.hint
+    assert not (data / ".captune").exists()

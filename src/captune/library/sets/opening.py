@@ -18,13 +18,17 @@ def open_set(
 ) -> DataSet | None:
     """The data set or the job in a folder; None for a folder of images, also where a job lies among them.
 
+    Raises `CaptuneError` for a data set of questions.
+
     `images` is the folder of a job's images where it was not run here; `allow_outside`: they may lie anywhere.
     """
     if not is_prepared(folder):
         with suppress(OSError):
             undo_stopped(folder)
     if is_prepared(folder):
-        return PreparedSet(folder, trusted=allow_outside)
+        prepared = PreparedSet(folder, trusted=allow_outside)
+        prepared.check()
+        return prepared
     if (folder / MANIFEST).is_file():
         job = JobSet(folder, Path(images) if images is not None else None, trusted=allow_outside)
         return None if job.is_among_images else job

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -88,11 +90,24 @@ class PreparedSet:
             return self._left_out()
         records = read_split(self.folder, file.removesuffix(SPLIT_SUFFIX), allow_outside=self._trusted)
         if any(record.question for record in records):
-            raise CaptuneError(
-                f"{self.folder} has questions with answers; the page shows captions alone.",
-                "Edit the source, and prepare it again.",
-            )
+            raise self._of_questions()
         return records
+
+    def check(self) -> None:
+        """Raise `CaptuneError` for a data set of questions, as its first lines tell; other errors are of reading it."""
+        for split in read_prepared(self.folder).splits:
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                with open(self.folder / f"{split}{SPLIT_SUFFIX}", encoding="utf-8") as file:
+                    record = record_of(parse_json(file.readline()))
+                if record.question:
+                    raise self._of_questions()
+
+    def _of_questions(self) -> CaptuneError:
+        source = shlex.quote(str(read_prepared(self.folder).summary.get("source", "SOURCE")))
+        return CaptuneError(
+            f"{self.folder} has questions with answers, and here captions alone are edited.",
+            f"Correct the answers in {source}, and prepare it again: captune prepare {source} --out {self.folder}",
+        )
 
     def _left_out(self) -> list[ImageRecord]:
         path, base = self.folder / LEFT_OUT, os.path.abspath(self.folder)
@@ -184,7 +199,7 @@ class _Corrected:
         lost = [record for each in self.splits.values() for record in each if not self.contents.get(record.id)]
         if lost:
             raise CaptuneError(
-                f"{len(lost):,} images of the data set cannot be read: {lost[0].image}.",
+                f"{len(lost):,} image{'s' * (len(lost) > 1)} of the data set cannot be read: {lost[0].image}.",
                 "Bring them back (is a disk not mounted?), or take them out of their splits. Nothing was written.",
             )
         if not self.splits:

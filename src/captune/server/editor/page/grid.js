@@ -206,7 +206,7 @@ export class Grid {
     const card = this.cardOf(state.image);
     const { row } = state;
     const text = card?.querySelector(".text");
-    if (!text || !row || row.problem) return;
+    if (!text || !row || (row.problem && !mainCaption(row))) return;
     const field = captionField(row.id, mainCaption(row) ?? null, {
       label: `Caption of ${row.path}`,
       done: (next) => {
