@@ -280,7 +280,9 @@ def test_data_sets_and_jobs_are_edited_and_saved_into_their_files(browser: Brows
     assert read_prepared(data).digest == before
     assert page.errors == []  # type: ignore[attr-defined]
 
+    (job.parent / "photos" / "3.png").unlink()
     page = open_page(page, sets[1].url)
+    page.locator('[data-image="4"] .problem').get_by_text("there is no such file").wait_for()
     page.locator('[data-image="1"] .text').click()
     page.locator(".card textarea").fill("a dog 0")
     page.get_by_role("button", name="Save to the job").click()  # the text is saved first
