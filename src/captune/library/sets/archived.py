@@ -45,7 +45,7 @@ class ArchivedImages:
                     path = os.path.normpath(source.name)
                     if path in wanted:
                         wanted.remove(path)
-                        yield path, _read(source)
+                        yield path, _bytes_of(source)
                     if not wanted:
                         return
         except CaptuneError as error:
@@ -64,7 +64,7 @@ class ArchivedImages:
             least = KINDS[first.kind].image_shard(first.location, path[len(archive) :])
             for source in self._read(archive, replace(least, inside=first.inside)):
                 if os.path.normpath(source.name) == path:
-                    found = _read(source)
+                    found = _bytes_of(source)
                     if isinstance(found, ImageError):
                         raise found
                     return found
@@ -82,7 +82,7 @@ class ArchivedImages:
         return read_images(shard)
 
 
-def _read(source: ImageSource) -> bytes | ImageError:
+def _bytes_of(source: ImageSource) -> bytes | ImageError:
     found = source.source
     try:
         if isinstance(found, bytes):
