@@ -99,8 +99,13 @@ def test_too_little_says_so(tmp_path: Path, photos: Path, model: str) -> None:
     shutil.copy(photos / "03.png", tmp_path / "few")
     library = captune.Library(tmp_path / "few", create=True)
     library.add()
-    with pytest.raises(CaptuneError, match="captions of 0 images; of these none is for train and val and test"):
+    with pytest.raises(CaptuneError, match=r"wrote or approved for 0 images\.\nCorrect or approve"):
         captune.learn(tmp_path / "few", model, **OPTIONS)
+    with library.database.write() as connection:
+        connection.execute("INSERT INTO captions(image, text, written_by, written) VALUES (1, 'a dog', 'person', '')")
+    with pytest.raises(CaptuneError, match=r"for 1 image: none is left for \w+ and (validation|the test)"):
+        captune.learn(tmp_path / "few", model, **OPTIONS)
+    assert rounds(tmp_path / "few") == []
 
 
 def test_a_part_is_that_of_the_contents() -> None:

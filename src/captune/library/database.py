@@ -13,9 +13,12 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error
 from captune.core.machine import disk_full, free_bytes, is_disk_full
+from captune.core.wording import command_line
 from captune.library.disk import locks_work, may_write, on_network
 from captune.library.schema import prepare_schema
 
+# Folder of a library among its images, and its files there.
+OWN = ".captune"
 FILE = "library.db"
 BACKUPS = "backups"
 # How long a process waits for another one that writes, in seconds.
@@ -60,7 +63,7 @@ class Database:
         if not (path.is_file() and path.stat().st_size) and any(path.parent.glob(f"{BACKUPS}/*.db")):
             raise self._damaged("it is empty" if path.is_file() else "it is not there any more")
         if not path.is_file() and not create:
-            raise CaptuneError(f"There is no library at {path}.", "Make one: captune library add FOLDER")
+            raise CaptuneError(f"There is no library at {path}.", f"Make one: {self.command('library add')}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -69,6 +72,12 @@ class Database:
             raise self._unwritable() from error
         with self._plain():
             prepare_schema(self.connection, str(path))
+
+    def command(self, verb: str, *more: str) -> str:
+        """A command for this library, as it is typed; FOLDER where its file does not tell the folder of the images."""
+        own = self.path.parent
+        place = [str(own.parent)] if own.name == OWN else ["FOLDER", "--library", str(own)]
+        return command_line(*verb.split(), *place, *more)
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -208,7 +217,7 @@ class Database:
     def _damaged(self, reason: str) -> DamagedLibrary:
         return DamagedLibrary(
             f"{self.path} is damaged: {reason}.",
-            "captune library check FOLDER --repair takes over what can be read, and the rest from the last copy "
+            f"{self.command('library check', '--repair')} takes over what can be read, and the rest from the last copy "
             f"in {BACKUPS}/ beside it.",
         )
 

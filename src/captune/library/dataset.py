@@ -8,10 +8,10 @@ from pathlib import Path
 from captune.core.errors import CaptuneError
 from captune.core.files.paths import Images
 from captune.core.options.library import FilterOptions
+from captune.core.wording import command_line
 from captune.datasets.merge import Problems, SourceRecord
-from captune.library.database import FILE, Database
+from captune.library.database import FILE, OWN, Database
 from captune.library.learning_data import assign_parts
-from captune.library.library import OWN
 from captune.library.outgoing import Outgoing
 
 DESCRIPTION = (
@@ -31,7 +31,7 @@ def sniff(source: Path, images: Path | None = None) -> str | None:
 def read(source: Path, *, images: Images | None = None, problems: Problems = None) -> Iterator[SourceRecord]:
     found = _find(source, images.folder if images is not None else None)
     if found is None:
-        raise CaptuneError(f"{source} has no library.", "Make one: captune library add FOLDER")
+        raise CaptuneError(f"{source} has no library.", f"Make one: {command_line('library', 'add', source)}")
     database, folder = found
     parts = dict(database.connection.execute("SELECT image, part FROM parts"))
     if parts:  # images that came since belong to a part as well

@@ -79,13 +79,16 @@ def write_drafts(
     values = resolved.values
     given = [key.split(".") for key in resolved.sources]
     own = {name: getattr(getattr(values, group), name) for group, name in given if name in leaves("caption")}
+    condition = condition_of(values.filter)
+    query, parameters = _query(condition, None, beside=values.drafting.beside)
+    if database.connection.execute(f"{query} LIMIT 1", (*parameters, b"")).fetchone() is None:
+        return DraftReport(0, 0, {})  # without loading a model
     with needing_torch():
         from captune.inference.captioner import Captioner
 
     with progress.task(f"Loading {model}"):
         captioner = Captioner.load(model, config=resolve("caption", flags=own))
     noted = provenance_of(captioner, model)
-    condition = condition_of(values.filter)
     query, parameters = _query(condition, noted, beside=values.drafting.beside)
     most = values.drafting.most or None
     with database.read() as connection:
@@ -114,9 +117,9 @@ def draft_of(caption: Caption, noted: Provenance, language: str | None) -> Draft
     return Draft(caption.text, noted.model, provenance, confidence, tuple(flags_of(caption, language)), language)
 
 
-def _query(condition: Condition, noted: Provenance, *, beside: bool) -> tuple[str, tuple[Any, ...]]:
-    """Images to caption, as id, path and former draft, from a path on (the last parameter)."""
-    clauses = [condition.sql, "i.problem IS NULL", f"i.id NOT IN ({_BY_THIS})"]
+def _query(condition: Condition, noted: Provenance | None, *, beside: bool) -> tuple[str, tuple[Any, ...]]:
+    """Images to caption, as id, path and former draft, from a path on (the last parameter); by None: by any model."""
+    clauses = [condition.sql, "i.problem IS NULL", *([f"i.id NOT IN ({_BY_THIS})"] if noted else [])]
     former, join = "NULL", ""
     if condition.of_captions:
         join = "JOIN captions c ON c.image = i.id AND c.current AND c.written_by = 'model' AND c.status = 'draft'"
@@ -129,7 +132,7 @@ def _query(condition: Condition, noted: Provenance, *, beside: bool) -> tuple[st
         f"SELECT i.id, i.path, {former} AS former FROM images i {join} WHERE {' AND '.join(clauses)} "
         "AND i.path > CAST(? AS TEXT) GROUP BY i.id"
     )
-    return query, (*condition.values, *_key(noted))
+    return query, (*condition.values, *(_key(noted) if noted else ()))
 
 
 def _key(noted: Provenance) -> tuple[str, str, str]:
@@ -177,5 +180,5 @@ def _add(editor: Editor, todo: _Todo, draft: Draft, noted: Provenance) -> bool:
         if connection.execute(query, (todo.former,)).fetchone() is None:
             return False
         editor.remove_caption(todo.image, todo.former)
-    editor.add_draft(todo.image, draft)
+    editor.add_draft(todo.image, draft, of=todo.former)
     return True

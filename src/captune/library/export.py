@@ -45,21 +45,24 @@ def export_captions(
 ) -> int:
     """Write the captions that `where` chooses, without a status the approved ones; the number of images.
 
-    Images are named from the file's folder on where they lie in it, else by their whole path. Raises `UsageError` for a
-    format of files beside images, `CaptuneError` where somebody changed the file that stands there.
+    Where it chooses none, nothing is written. Images are named from the file's folder on where they lie in it, else by
+    their whole path. Raises `UsageError` for a format of files beside images, `CaptuneError` where somebody changed the
+    file that stands there.
     """
     WRITERS[format]  # raises for an unknown one
     if format in _BESIDE_IMAGES:
         raise UsageError(
             f"{format} is written beside or into the images.",
-            f"captune library write FOLDER --to {'xmp' if format == 'xmp' else 'sidecars'}",
+            database.command("library write", "--to", "xmp" if format == "xmp" else "sidecars"),
         )
     if format == "imagefolder" and is_folder(out):
         out = out / "metadata.jsonl"
     if format not in _JOINED:
-        _check_own(output_file(out, WRITERS[format].suffix))
+        _check_own(output_file(out, WRITERS[format].suffix), database)
     mode: Mode = "keep" if format in _JOINED else "replace"
     outgoing = Outgoing(database, where)
+    if not len(outgoing):
+        return 0
     count = 0
     with (
         open_writer(format, out, existing=mode, provenance=True, flags=True, fields=COLUMNS) as writer,
@@ -102,10 +105,11 @@ def _name(folder: Path, image: str, out: Path, format: str) -> str:
     return os.path.relpath(whole, near) if whole.startswith(os.path.join(near, "")) else whole
 
 
-def _check_own(out: Path) -> None:
+def _check_own(out: Path, database: Database) -> None:
     """Raise `CaptuneError` where a file stands that captune did not write as it is."""
     if out.is_file() and out.stat().st_size and not Ledger(out.parent / LEDGER).has(out.name, file_digest(out)):
         raise CaptuneError(
             f"{out} was not written by captune, or was changed since.",
-            f"Take another --out. What people changed in it is read in by: captune library add FOLDER --captions {out}",
+            "Take another --out. What people changed in it is read in by: "
+            + database.command("library add", "--captions", str(out)),
         )

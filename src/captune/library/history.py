@@ -78,15 +78,15 @@ class Editor:
         self._change(image, "caption", caption, of, caption)
         return caption
 
-    def add_draft(self, image: int, draft: Draft) -> int:
-        """A model's caption of an image, beside those that it has; its number."""
+    def add_draft(self, image: int, draft: Draft, *, of: int | None = None) -> int:
+        """A model's caption of an image, beside those that it has, or where the draft `of` stood; its number."""
         _check_image(self.connection, image)
         cursor = self.connection.execute(
             "INSERT INTO captions(image, text, language, written_by, model, provenance, confidence, flags, written, "
-            "current) VALUES (?, ?, ?, 'model', ?, ?, ?, ?, ?, 0)",
+            "of, current) VALUES (?, ?, ?, 'model', ?, ?, ?, ?, ?, ?, 0)",
             (
                 image, draft.text, draft.language, draft.model, draft.provenance, draft.confidence,
-                " ".join(draft.flags), now(),
+                " ".join(draft.flags), now(), of,
             ),
         )  # fmt: skip
         self._change(image, "caption", cursor.lastrowid, None, cursor.lastrowid)

@@ -94,7 +94,12 @@ def learn(
     place = _place(opened, number)
     run = place / "run"
     if not Run.is_run(run):
-        write_data(opened.database, opened.folder, place / "data")
+        try:
+            write_data(opened.database, opened.folder, place / "data")
+        except CaptuneError:  # too little to learn from is no round
+            with opened.database.write() as connection:
+                connection.execute("DELETE FROM rounds WHERE id = ?", (number,))
+            raise
     from captune.evaluation.evaluate import evaluate
     from captune.training.train import train
 
@@ -126,7 +131,8 @@ def take_back(folder: str | os.PathLike[str], library: str | os.PathLike[str] | 
     with opened.database.write() as connection:
         row = connection.execute("SELECT id FROM rounds ORDER BY id DESC").fetchone()
         if row is None:
-            raise CaptuneError(f"{opened.folder} has learned in no round.", "Begin one: captune learn FOLDER --model M")
+            hint = f"Begin one: {opened.database.command('learn', '--model', 'MODEL')}"
+            raise CaptuneError(f"{opened.folder} has learned in no round.", hint)
         place = _place(opened, row["id"])
         names = {str(place / "run"), os.path.abspath(place / "run")}
         drafts = connection.execute(
@@ -161,7 +167,7 @@ def _begin(library: Library, model: str) -> int:
         if row["model"] != model and Run.is_run(_place(library, number) / "run"):
             raise UsageError(
                 f"Round {number} was begun with {row['model']}, and not finished.",
-                "Finish it with that model, or forget it: captune library take-back FOLDER",
+                f"Finish it with that model, or forget it: {library.database.command('library take-back')}",
             )
         connection.execute("UPDATE rounds SET model = ? WHERE id = ?", (model, number))
         return number

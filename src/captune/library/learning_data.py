@@ -8,12 +8,14 @@ from pathlib import Path
 
 from captune.core.errors import CaptuneError
 from captune.core.records import ImageRecord
+from captune.core.wording import counted, listed
 from captune.datasets.prepared import SplitCount, staged, write_splits
 from captune.library.database import Database
 from captune.library.duplicates import first_alike
 
 # Shares of the images, by a digest of their contents: the same in every round, whatever is added.
 TEST, VAL = 0.2, 0.1
+_PARTS = {"train": "training", "val": "validation", "test": "the test"}
 _WORDS = "c.current AND (c.written_by = 'person' OR c.status = 'approved') AND c.status != 'rejected'"
 _LEARNED = (
     "SELECT i.id, i.path, i.digest, i.hash, i.thumb, p.part FROM images i LEFT JOIN parts p ON p.image = i.id "
@@ -70,9 +72,10 @@ def write_data(database: Database, folder: Path, out: Path) -> dict[str, SplitCo
     images = len(contents)
     empty = [name for name, records in splits.items() if not records]
     if empty:
+        there = f"There are captions that people wrote or approved for {counted(images, 'image')}"
         raise CaptuneError(
-            f"People wrote or approved captions of {images:,} images; of these none is for {' and '.join(empty)}.",
-            "Correct or approve some more: about 50 images begin to tell anything (captune edit FOLDER).",
+            f"{there}: none is left for {listed(_PARTS[name] for name in empty)}." if images else f"{there}.",
+            f"Correct or approve some more, about 50 images to begin with: {database.command('edit')}",
         )
     with staged(out) as stage:
         facts = {"source": str(folder), "format": "library", "split": "library", "bad": 0}

@@ -21,7 +21,7 @@ from captune.core.progress import SILENT, Progress
 from captune.core.verbs import EXPORT_LIBRARY, WRITE_LIBRARY
 from captune.images.open import MAX_PIXELS
 from captune.library.beside import read_sidecars
-from captune.library.database import BACKUPS, FILE, Database, now
+from captune.library.database import BACKUPS, FILE, OWN, Database, now
 from captune.library.drafts import DraftReport, write_drafts
 from captune.library.duplicates import duplicate_groups
 from captune.library.export import export_captions, format_of
@@ -35,12 +35,11 @@ from captune.library.scan import ScanReport, scan
 from captune.library.search import by_words, ids_of, listed_images, with_captions
 from captune.library.sets.data_set import WriteBackReport, read_set, without_captions, write_set
 from captune.library.sets.opening import open_set
-from captune.library.transfer import back_up, export_rows, import_rows, write_lines
+from captune.library.transfer import back_up, check_place, export_rows, import_rows, write_lines
 from captune.library.unknown import unknown_names
 from captune.library.vectors import damaged_vectors, forget_vectors, joined_by_rank
 from captune.library.write import WriteReport, write_out
 
-OWN = ".captune"
 FORMER = "former"
 # So many images of each way of searching are joined.
 _CANDIDATES = 1000
@@ -94,6 +93,8 @@ class Library:
         """
         self.folder = Path(folder)
         if not self.folder.is_dir():
+            if self.folder.exists():
+                raise CaptuneError(f"{folder} is no folder.", f"A library is of a folder: {self.folder.parent}")
             raise CaptuneError(f"There is no folder {folder}.", "Check the path; is a disk not mounted?")
         self.own = self.folder / OWN if own is None else Path(own)
         self._create = create
@@ -299,8 +300,8 @@ class Library:
     ) -> int | None:
         """Write captions as a file for other trainers, by `format` or the ending of `out`; the number of images.
 
-        Without either all of the library is written as JSON Lines, for `import_from`; then None. Options are those of
-        `captune library export`.
+        Without a format a file `.jsonl` gets all of the library, for `import_from`; then None. Options are those of
+        `captune library export`. Raises `CaptuneError` where another file stands in its place.
         """
         resolved = resolve(EXPORT_LIBRARY, file=config, flags=options)
         values, path = resolved.values, os.fspath(out)
@@ -309,6 +310,7 @@ class Library:
             return export_captions(self.database, self.folder, Path(path), format, values.filter, progress)
         if any(key.startswith("filter.") for key in resolved.sources):
             raise UsageError("Without a format all of the library is written.", "Choose one: --format jsonl")
+        check_place(Path(path))
         with atomic_file(path) as file:
             write_lines(export_rows(self.database), file)
         return None

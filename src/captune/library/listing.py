@@ -161,6 +161,12 @@ def split_counts(connection: sqlite3.Connection) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
+def unreadable(connection: sqlite3.Connection, most: int) -> dict[str, str]:
+    """Why the first images that cannot be read are not, by path."""
+    query = "SELECT path, problem FROM images WHERE gone IS NULL AND problem IS NOT NULL ORDER BY path LIMIT ?"
+    return {row["path"]: row["problem"] for row in connection.execute(query, (most,))}
+
+
 def printable(text: str) -> str:
     """A text as JSON can have it: bytes that are no UTF-8 become replacement characters."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

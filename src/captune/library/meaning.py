@@ -101,6 +101,6 @@ def _most_used(database: Database) -> sqlite3.Row:
     if not rows:
         raise CaptuneError(
             "No image of this library has a vector yet.",
-            f"Make them: captune library add FOLDER --embed {DEFAULT_MATCHER}",
+            f"Make them: {database.command('library add', '--embed', DEFAULT_MATCHER)}",
         )
     return rows[0]

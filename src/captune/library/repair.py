@@ -111,8 +111,7 @@ def _from_rows(path: Path, time: str) -> Repair:
         if not read.get("images") and backup is None:
             raise CaptuneError(
                 f"Nothing can be read of {path}, and there is no copy in {BACKUPS}/ beside it.",
-                "Move it away; then captune library import FOLDER FILE takes over an export, and captune library add "
-                "FOLDER begins anew.",
+                "Move it away; then captune library import takes over an export, and captune library add begins anew.",
             )
         for end in _BESIDE[1:]:
             path.with_name(path.name + end).unlink(missing_ok=True)

@@ -14,16 +14,17 @@ from typing import IO, Any
 
 import numpy as np
 
-from captune.core.errors import CaptuneError
+from captune.core.errors import CaptuneError, UsageError
 from captune.core.files import disk_error
 from captune.core.files.limits import parse_json
+from captune.core.wording import counted
 from captune.library.database import Database
 from captune.library.schema import VERSION
 from captune.library.vectors import VectorFile, map_rows, vectors_path
 
 # In the order in which rows need each other.
 TABLES = ("images", "captions", "keywords", "steps", "changes", "parts", "rounds", "writings", "sources", "embedders")
-_HEAD = "captune_library"
+_HEAD, _ROWS = "captune_library", "rows"
 _HINT = "Name a file that captune library export wrote."
 _ROWS_AT_ONCE = 4096
 # Seconds after which a copy that does not grow is nobody's.
@@ -31,9 +32,10 @@ _OLD = 3600
 
 
 def export_rows(database: Database) -> Iterator[dict[str, Any]]:
-    """Every row of every table as an object with its `table`; first the version, last the vectors."""
+    """Every row of every table as an object with its `table`; first version and number of rows, last the vectors."""
     with database.read() as connection:
-        yield {_HEAD: VERSION}
+        counts = (connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in (*TABLES, "vectors"))
+        yield {_HEAD: VERSION, _ROWS: sum(counts)}
         for table in TABLES:
             for row in connection.execute(f"SELECT * FROM {table}"):
                 yield {"table": table, **{name: _plain(value) for name, value in dict(row).items()}}
@@ -47,21 +49,54 @@ def export_rows(database: Database) -> Iterator[dict[str, Any]]:
 def import_rows(database: Database, path: Path) -> int:
     """Fill an empty library with an export; the number of its images.
 
-    Raises `CaptuneError` for a line that is none, with its number, or where the library is not empty: then nothing was
-    taken over.
+    Raises `CaptuneError` for a line that is none, with its number, for a file that was cut, or where the library is not
+    empty: then nothing was taken over.
     """
-    count = 0
-    rows = _lines(path)
+    count = last = 0
+
+    def numbered() -> Iterator[tuple[int, dict[str, Any]]]:
+        nonlocal last
+        for last, value in _lines(path):
+            each = last, value
+            yield each
+
+    rows = numbered()
     with database.write() as connection:
         if connection.execute("SELECT 1 FROM images").fetchone():
             raise CaptuneError(f"{database.path} is not empty.", "Import into a new one: --library DIR")
-        _check_head(next(rows, (1, {}))[1], path)
+        head = next(rows, (1, {}))[1]
+        _check_head(head, path)
         for is_vector, some in groupby(rows, key=lambda row: row[1].get("table") == "vectors"):
             if is_vector:
                 _add_vectors(database, (value for _, value in some))
             else:
                 count += _add_rows(connection, some, path)
+        if last - 1 < head.get(_ROWS, 0):  # exports of earlier versions do not say it
+            raise CaptuneError(
+                f"{path} was cut: {last - 1:,} of its {counted(head[_ROWS], 'row')} are there.", "Export it again."
+            )
     return count
+
+
+def check_export(path: Path) -> None:
+    """Raise `CaptuneError` for a file that does not begin as an export does."""
+    _check_head(next(_lines(path), (1, {}))[1], path)
+
+
+def check_place(path: Path) -> None:
+    """Raise `CaptuneError` where an export of all may not be written: a file of another kind stands there."""
+    if path.suffix.lower() != ".jsonl":
+        raise UsageError(
+            f"All of a library is written as JSON Lines, and {path} does not end in .jsonl.",
+            f"Name it {path.with_suffix('.jsonl')}; or choose a format for its captions: --format",
+        )
+    if path.is_file() and path.stat().st_size:
+        try:
+            check_export(path)
+        except CaptuneError:
+            raise CaptuneError(
+                f"{path} is there already, and is no export of a library.", "Take another --out, or move that file."
+            ) from None
 
 
 def _add_rows(connection: sqlite3.Connection, rows: Iterable[tuple[int, dict[str, Any]]], path: Path) -> int:
@@ -114,7 +149,7 @@ def _plain(value: Any) -> Any:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file, with the numbers of their lines."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             try:
                 value = parse_json(line)

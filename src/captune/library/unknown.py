@@ -6,11 +6,11 @@ import sqlite3
 
 from captune.core.errors import nearest, question
 from captune.core.options.library import FilterOptions
-from captune.core.text import first_few
 from captune.library.listing import keyword_counts, mark_counts, printable
 from captune.library.query import condition_of
 
 _SEVERAL = ("tag", "flag")
+_SHOWN = 10
 _OF_CAPTIONS = "FROM captions c JOIN images i ON i.id = c.image WHERE c.current AND i.gone IS NULL"
 
 
@@ -23,9 +23,15 @@ def unknown_names(connection: sqlite3.Connection, options: FilterOptions) -> lis
             if not connection.execute(_any(alone.sql, of_captions=alone.of_captions), alone.values).fetchone():
                 known = [printable(str(each)) for each in _known(connection, name)]
                 near = nearest(value, known)
-                there = question(near) if near else f"There are {first_few(known, 10)}." if known else "There is none."
+                there = question(near) if near else f"Known: {_first(known)}."
                 found.append(f"--{name} {value}: no image has it. {there}")
     return found
+
+
+def _first(names: list[str]) -> str:
+    """The first of the names; 'none' where there is none."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return (", ".join(names[:_SHOWN]) or "none") + more
 
 
 def _named(options: FilterOptions) -> dict[str, tuple[str, ...]]:

@@ -144,7 +144,8 @@ class VectorFile:
             (self.id, image),
         ).fetchone()
         if row is None:
-            raise CaptuneError("This image has no vector yet.", "Make it: captune library add FOLDER --embed MODEL")
+            hint = f"Make it: {self.database.command('library add', '--embed', 'MODEL')}"
+            raise CaptuneError("This image has no vector yet.", hint)
         found: np.ndarray = map_rows(self.path, row["row"] + 1, self.size)[row["row"]].astype(np.float32)
         return found
 

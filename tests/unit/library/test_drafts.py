@@ -12,6 +12,7 @@ from PIL import Image
 
 import captune
 from captune.library.database import now
+from captune.library.learn import take_back
 from stand_in import StandIn, said, stand_in
 
 
@@ -57,6 +58,21 @@ def library(tmp_path: Path) -> captune.Library:
 def standing(library: captune.Library) -> list[tuple[Any, ...]]:
     query = "SELECT image, text, status FROM captions WHERE current ORDER BY image, id"
     return [tuple(row) for row in library.database.connection.execute(query)]
+
+
+def test_a_round_that_is_taken_back_leaves_the_former_drafts(library: captune.Library, server: StandIn) -> None:
+    before, run = standing(library), library.own / "rounds" / "1" / "run"
+    assert library.caption(server.name, sight_check=False, flag=("any",)).drafts == 1
+    assert standing(library) != before
+    with library.database.write() as connection:
+        connection.execute("UPDATE captions SET model = ? WHERE model = ?", (str(run), server.name))
+        connection.execute("INSERT INTO rounds(at, model) VALUES ('', 'm')")
+    assert take_back(library.folder) == 1
+    assert standing(library) == before
+
+
+def test_without_an_image_to_caption_no_model_is_loaded(library: captune.Library) -> None:
+    assert library.caption("there is no such model", under="nowhere").drafts == 0
 
 
 def test_only_what_has_no_caption_and_only_once(library: captune.Library, server: StandIn) -> None:

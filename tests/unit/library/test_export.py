@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import captune
 from captune.captions.provenance import Provenance
+from captune.cli.verbs.library import app
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.records import Caption
 from captune.datasets.formats import find_format, read_source
@@ -104,6 +106,46 @@ def test_a_file_that_somebody_changed_is_not_replaced(library: captune.Library, 
         library.export(tmp_path / "texts", format="sidecar")
     with pytest.raises(CaptuneError, match="does not lie in"):
         library.export(tmp_path / "other" / "metadata.jsonl")
+
+
+def test_an_export_of_all_takes_no_other_files_place(library: captune.Library, tmp_path: Path) -> None:
+    photo = tmp_path / "photos" / "1.png"
+    before = photo.read_bytes()
+    for name in ("photos/1.png", "notes"):
+        with pytest.raises(UsageError, match=r"does not end in \.jsonl"):
+            library.export(tmp_path / name)
+    for number, content in enumerate((b'{"image": "a.jpg"}\n', b"my notes", before)):
+        (tmp_path / f"{number}.jsonl").write_bytes(content)
+        with pytest.raises(CaptuneError, match="no export of a library"):
+            library.export(tmp_path / f"{number}.jsonl")
+        assert (tmp_path / f"{number}.jsonl").read_bytes() == content
+    assert photo.read_bytes() == before
+    for _ in range(2):
+        assert library.export(tmp_path / "library.jsonl") is None
+
+
+def test_where_no_caption_is_chosen_no_file_is_written(library: captune.Library, tmp_path: Path) -> None:
+    assert library.export(tmp_path / "x.csv", tag="nowhere") == 0
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_cut_export_is_not_imported(library: captune.Library, tmp_path: Path) -> None:
+    out = tmp_path / "library.jsonl"
+    library.export(out)
+    lines = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(lines[:-2]))
+    new = captune.Library(library.folder, tmp_path / "new", create=True)
+    with pytest.raises(CaptuneError, match=f"was cut: {len(lines) - 3} of its {len(lines) - 1} rows"):
+        new.import_from(out)
+    out.write_text("".join(['{"captune_library": 4}\n', *lines[1:]]))  # as earlier versions wrote it
+    assert new.import_from(out) == library.status().images
+
+
+def test_what_is_no_export_begins_no_library(library: captune.Library, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("image,caption\n")
+    arguments = ["import", str(library.folder), str(tmp_path / "x.csv"), "--library", str(tmp_path / "new")]
+    assert "no JSON" in str(CliRunner().invoke(app, arguments).exception)
+    assert not (tmp_path / "new").exists()
 
 
 def test_prepare_takes_what_people_approved_in_a_library(library: captune.Library, tmp_path: Path) -> None:

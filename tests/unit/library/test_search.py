@@ -167,16 +167,16 @@ def test_names_that_no_image_has(languages: Library) -> None:
     def printed(*options: str) -> list[str]:
         return CliRunner().invoke(app, ["--in", str(languages.folder), *options]).stderr.splitlines()
 
-    assert printed("--by", "blib") == ["No image is like that.", "--by blib: no image has it. Did you mean 'blip'?"]
+    assert printed("--by", "blib") == ["No image was found.", "--by blib: no image has it. Did you mean 'blip'?"]
     assert printed("--tag", "snow,Berg", "--language", "it")[1:] == [
-        "--tag Berg: no image has it. There are 'Snow'.",
-        "--language it: no image has it. There are 'DE-at', 'de', 'den', 'und'.",
+        "--tag Berg: no image has it. Known: Snow.",
+        "--language it: no image has it. Known: DE-at, de, den, und.",
     ]
     assert printed("--flag", "cut", "--mark", "later", "--under", "c")[1:] == [
-        "--flag cut: no image has it. There is none.", "--under c: no image has it. There are 'd'.",
+        "--flag cut: no image has it. Known: none.", "--under c: no image has it. Known: d.",
     ]  # fmt: skip
-    assert printed("--split", "train")[1:] == ["--split train: no image has it. There is none."]
-    assert printed("--by", "blip", "--mark", "later", "--tag", "snow") == ["No image is like that."]
+    assert printed("--split", "train")[1:] == ["--split train: no image has it. Known: none."]
+    assert printed("--by", "blip", "--mark", "later", "--tag", "snow") == ["No image was found."]
 
 
 def test_paths_and_limits_of_the_command(languages: Library) -> None:

@@ -30,11 +30,11 @@ def test_a_score_that_tells_otherwise_is_named(verdict: Verdict, ter: dict[str, 
     found = around(verdict, cider=CIDER, ter=ter)
     assert found.otherwise == otherwise
     assert found.to_json()["otherwise"] == list(otherwise)
-    assert ("By ter it is worse" in _sentence(found)) == bool(otherwise)
+    assert ("By TER it is worse" in _sentence(found)) == bool(otherwise)
 
 
 def test_a_worse_model_may_be_better_by_another_score() -> None:
     worse = {"value": -0.1, "low": -0.2, "high": -0.05}
     found = around("worse", cider=worse, ter={"value": -0.3, "low": -0.4, "high": -0.2}, loss=TER)
     assert found.otherwise == ("ter",)
-    assert "By ter it is better" in _sentence(found)
+    assert "By TER it is better" in _sentence(found)

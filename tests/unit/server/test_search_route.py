@@ -68,7 +68,7 @@ def test_meaning_needs_vectors_and_keys_are_keys(library: captune.Library, tmp_p
     for request in ({"words": "1", "mode": "meaning"}, {"like": "AAAA"}):
         answer = client.post("/v1/search", json=request)
         assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
-        assert "captune library add FOLDER --embed" in answer.json()["hint"]
+        assert f"captune library add {library.folder} --embed" in answer.json()["hint"]
     service = client.app.state.service  # type: ignore[attr-defined]
     embedder = service.library.library._embedders["m"] = Matcher(library)
     embedder.file.add([1, 2, 3], np.eye(3, dtype=np.float32))

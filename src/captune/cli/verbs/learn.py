@@ -5,6 +5,7 @@ import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.terminal import SCALE, hundred, next_commands, note, out_json, out_table, print_line
+from captune.core.wording import counted, listed
 
 
 def learn(
@@ -33,7 +34,7 @@ def learn(
         (name, hundred(name, found.former[name]), hundred(name, found.new[name]), _interval(name, one))
         for name, one in found.differences.items()
     ]
-    title = f"Round {found.number}: learned from {found.train:,} images, held out {found.images:,}"
+    title = f"Round {found.number}: learned from {counted(found.train, 'image')}, held out {found.images:,}"
     out_table(title, ("score", "former", "new", "difference [95 %]"), rows, numbers=True)
     print_line(_sentence(found))
     if quiet:
@@ -55,9 +56,12 @@ def _sentence(found: Any) -> str:
         "not told apart": "The two models cannot be told apart on these images.",
     }[found.verdict]
     if found.otherwise:
+        from captune.metrics import spec_of
+
         state = "worse" if found.verdict == "better" else "better"
-        text += f" By {' and '.join(found.otherwise)} it is {state}: read some of its captions before you decide."
-    few = f" {found.images} held-out images say little: correct more, and learn again."
+        names = listed(spec_of(name).label for name in found.otherwise)
+        text += f" By {names} it is {state}: read some of its captions before you decide."
+    few = f" {counted(found.images, 'held-out image')} say little: correct more, and learn again."
     return text if found.enough else text + few
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ from captune.cli.progress import TerminalProgress, warn_failed
 from captune.cli.terminal import note, out_json, out_table, print_line
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED
 from captune.core.verbs import CAPTION_LIBRARY, EXPORT_LIBRARY, WRITE_LIBRARY
+from captune.core.wording import counted
 
 app = typer.Typer(help="A folder of images with a memory: images, captions, keywords.", no_args_is_help=True, **APP)
 
@@ -18,7 +20,9 @@ Own = Annotated[
     typer.Option("--library", metavar="DIR", help="Folder of the library's own files; default: .captune in FOLDER."),
 ]
 
-NOTHING = "No caption is chosen: approve some (captune edit FOLDER), or choose others, such as --status draft."
+# So many images that cannot be read are shown.
+SHOWN = 20
+NOTHING = "No caption is chosen: approve some ({}), or choose others, such as --status draft."
 
 
 @app.command("add")
@@ -67,7 +71,10 @@ def add(
     if json:
         out_json(report.to_json() | ({"captions": [each.to_json() for each in filed]} if filed else {}))
     elif not quiet:
-        note(", ".join(f"{count:,} {name}" for name, count in report.to_json().items()) + ".")
+        others = [f"{count:,} {name}" for name, count in report.to_json().items() if name != "images"]
+        note(", ".join([counted(report.images, "image"), *others]) + ".")
+        if report.unreadable:
+            note(f"Which, and why: {opened.database.command('library status')}")
         for each in filed:
             note(f"Captions of {each.sentence()}.")
 
@@ -86,12 +93,17 @@ def caption(
 
     progress = TerminalProgress(quiet=quiet)
     config = chosen.resolve(CAPTION_LIBRARY)
-    report = Library(folder, library).caption(model or DEFAULT_MODEL, progress=progress, config=config)
+    opened = Library(folder, library)
+    report = opened.caption(model or DEFAULT_MODEL, progress=progress, config=config)
     warn_failed(report.failed.items())
     if json:
         out_json(report.to_json())
     elif not quiet:
-        note(f"{report.drafts:,} drafts, {report.flagged:,} with flags, {len(report.failed):,} failed.")
+        note(f"{counted(report.drafts, 'draft')}, {report.flagged:,} with flags, {len(report.failed):,} failed.")
+        if not (report.drafts or report.failed):
+            note("No image is left: those that are chosen have captions, or this model has captioned them.")
+            for sentence in opened.unknown_names(**config.values.filter.model_dump()):
+                note(sentence)
     if report.failed:
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if report.drafts else EXIT_FAILURE)
 
@@ -127,9 +139,9 @@ def write(chosen: Chosen, folder: Folder, library: Own = None, json: Json = Fals
     elif not quiet:
         note(report.sentence())
         if not (report.written or report.unchanged or report.changed or report.failed):
-            note(NOTHING)
+            note(NOTHING.format(opened.database.command("edit")))
     if report.changed:
-        note(f"Read in what was changed, then write again: captune library add {folder}")
+        note(f"Read in what was changed, then write again: {opened.database.command('library add')}")
     if report.failed or report.changed:
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if report.written or report.unchanged else EXIT_FAILURE)
 
@@ -139,10 +151,12 @@ app.command("write", cls=VerbCommand, context_settings=CONTEXT)(with_options(wri
 
 @app.command("status")
 def status(folder: Folder, library: Own = None, json: Json = False) -> None:
-    """How many images, captions and keywords there are, and of what kind."""
+    """How many images, captions and keywords there are, and of what kind; why images cannot be read."""
     from captune.library.library import Library
+    from captune.library.listing import unreadable
 
-    found = Library(folder, library).status()
+    opened = Library(folder, library)
+    found = opened.status()
     if json:
         out_json(found.to_json())
         return
@@ -151,6 +165,10 @@ def status(folder: Folder, library: Own = None, json: Json = False) -> None:
     for title, counts in (("Status", found.statuses), ("By", found.writers), ("Flags", found.flags)):
         if counts:
             out_table("", (title, "captions"), [(name, f"{count:,}") for name, count in counts.items()], numbers=True)
+    if found.unreadable:
+        out_table("", ("Unreadable", "why"), list(unreadable(opened.database.connection, SHOWN).items()))
+        if found.unreadable > SHOWN:
+            note(f"... and {found.unreadable - SHOWN:,} more.")
 
 
 @app.command("check")
@@ -173,15 +191,16 @@ def check(
 
     if repair and (mended := Library.repair(folder, library)) is not None:
         note(mended.sentence())
-    copy, hint = None, "Mend it: captune library check FOLDER --repair"
+    copy, hint = None, ""
     try:
         opened = Library(folder, library)
         if repair and (count := opened.forget_damaged_vectors()):
-            note(f"The vectors of {count} models were forgotten: captune library add {folder} --embed MODEL")
-        problems = opened.problems()
+            again = opened.database.command("library add", "--embed", "MODEL")
+            note(f"The vectors of {counted(count, 'model')} were forgotten. Make them anew: {again}")
+        problems, hint = opened.problems(), f"Mend it: {opened.database.command('library check', '--repair')}"
         copy = None if problems else str(opened.back_up())
     except DamagedLibrary as error:
-        problems, hint = [error.message], error.hint or hint
+        problems, hint = [error.message], error.hint
     if json:
         out_json({"problems": problems, "backup": copy})
     elif problems:
@@ -209,9 +228,12 @@ def export(
     from captune.library.library import Library
 
     progress = TerminalProgress(quiet=quiet)
-    count = Library(folder, library).export(out, progress=progress, config=chosen.resolve(EXPORT_LIBRARY))
-    if count is not None and not quiet:
-        note(f"{count:,} images." if count else NOTHING)
+    opened = Library(folder, library)
+    count = opened.export(out, progress=progress, config=chosen.resolve(EXPORT_LIBRARY))
+    if count == 0:
+        note(NOTHING.format(opened.database.command("edit")))
+    elif not quiet:
+        note(f"Wrote {out}: " + ("all that the library knows." if count is None else f"{counted(count, 'image')}."))
 
 
 app.command("export", cls=VerbCommand, context_settings=CONTEXT)(with_options(export, EXPORT_LIBRARY))
@@ -225,9 +247,11 @@ def import_(
 ) -> None:
     """Fill an empty library with an export."""
     from captune.library.library import Library
+    from captune.library.transfer import check_export
 
+    check_export(Path(file))  # before a library is begun for it
     count = Library(folder, library, create=True).import_from(file)
-    note(f"{count:,} images.")
+    note(f"{counted(count, 'image')}.")
 
 
 @app.command("rounds")
@@ -238,6 +262,9 @@ def rounds(folder: Folder, library: Own = None, json: Json = False) -> None:
     found = all_rounds(folder, library)
     if json:
         out_json(found)
+        return
+    if not found:
+        note("There is no round yet: captune learn begins one.")
         return
     rows = [
         (each["number"], each["at"], each["model"], each.get("images", ""), each.get("verdict", "stopped"))
@@ -251,4 +278,4 @@ def take_back(folder: Folder, library: Own = None) -> None:
     """Forget the last round of learning: its run, and the drafts that its model wrote. What people wrote stays."""
     from captune.library.learn import take_back as forget
 
-    note(f"Forgotten, with {forget(folder, library):,} drafts.")
+    note(f"The last round is forgotten, with {counted(forget(folder, library), 'draft')} of its model.")

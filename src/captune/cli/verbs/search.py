@@ -66,7 +66,7 @@ def search(
     elif (paths or null) and found:
         print_paths(lines, null=null)
     elif not found:
-        note("No image is there twice." if duplicates else "No image is like that.")
+        note("No image is there twice." if duplicates else "No image was found.")
         for sentence in Library(folder, values.library.library).unknown_names(**values.filter.model_dump()):
             note(sentence)
     elif sheet is None:
