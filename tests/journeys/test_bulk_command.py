@@ -18,7 +18,7 @@ from jobs import job, pictures, rows
 def test_the_command(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = ["caption", "pics", "--model", "model", "--format", "jsonl", "--out", "out", "--shard-size", "8"]
     assert run([*command, "--dry-run"]) == 0
-    assert capfd.readouterr().out == "20 images in 3 shards; 0 in 0 shards are done\n"
+    assert capfd.readouterr().out == "20 images in 3 shards; 0 in 0 shards done\n"
     assert run(command) == 3
     captured = capfd.readouterr()
     assert captured.out == ""

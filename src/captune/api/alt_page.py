@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from captune.core.files import write_text
 from captune.core.files.paths import Boundary
+from captune.core.wording import counted
 from captune.evaluation.report.markup import quoted, text, thumbnail
 from captune.evaluation.review import PAGE, STYLE
 from captune.pages.find import REASONS
@@ -25,7 +26,8 @@ def write_page(path: str | os.PathLike[str], report: "AltReport", site: Site) ->
     order = sorted(report.rows, key=lambda row: (row.proposed, row.text is None))
     boundary = Boundary([Path(row.file).parent for row in report.rows if row.file and site.holds(Path(row.file))])
     rows = "\n".join(_listed(row, boundary) for row in order)
-    summary = f"{len(report.rows):,} images on {report.pages:,} pages; {report.remaining:,} remain without a text."
+    images, pages = counted(len(report.rows), "image"), counted(report.pages, "page")
+    summary = f"{images} on {pages}; {report.remaining:,} still without a text."
     content = f'{STYLE}\n<p>{text(summary)}</p>\n<ol class="captune-review">\n{rows}\n</ol>'
     write_text(path, PAGE.substitute(title=text(f"Alternative texts: {site.folder}"), list=content))
 

@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import ClickException, message_of, out_json, out_table
@@ -51,6 +51,8 @@ class VerbCommand(TyperCommand):
             flags = [flag for parameter in self.params for flag in (*parameter.opts, *parameter.secondary_opts)]
             known = [flag for flag in flags if flag.startswith("--")]
             hint = about_option(error.option_name, known, verb=str(self.name))
+            if not error.option_name.startswith("--"):
+                hint = f"A word or a name that begins with -: ' -word', ./-name.jpg. {hint}"
             raise UsageError(
                 f"{ctx.command_path} has no option {error.option_name}.", f"{hint} Try '{ctx.command_path} --help'."
             ) from None
@@ -144,6 +146,15 @@ class Chosen:
         """The options of the verb, from these and the environment."""
         sources = {"file" if name == "config" else name: value for name, value in self.sources.items()}
         return resolve(verb, environment=None, flags=self.flags, **sources)
+
+
+class NestedVerbs(TyperGroup):
+    """Verbs below a verb; their help flows as paragraphs."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for command in self.commands.values():
+            command.help = _unwrapped(command.help or "")
 
 
 def verb(function: Callable[..., None], declared: Verb | None = None) -> typer.Typer:

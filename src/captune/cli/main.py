@@ -92,6 +92,8 @@ def run(arguments: Sequence[str]) -> int:
         return error.code
     except ClickException as error:
         ctx = getattr(error, "ctx", None)
+        if not message_of(error):  # a group without a verb behind it: its help is printed
+            return int(error.exit_code)
         show_error(message_of(error), f"Try '{ctx.command_path} --help'." if ctx else "")
         return int(error.exit_code)
     except typer.Abort:

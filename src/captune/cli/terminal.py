@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import typer
 
 from captune.core.text import plain_json, printable
+from captune.core.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +47,9 @@ def print_reports(
         for other in names[1:]:
             cells.append(_difference(score, first, reports[other], comparisons.get(other, {})))
         rows.append((score, *cells))
-    out_table(f"{first.images} images, {first.references} references", columns, rows, numbers=True)
+    out_table(
+        f"{counted(first.images, 'image')}, {counted(first.references, 'reference')}", columns, rows, numbers=True
+    )
     note(SCALE + (" In square brackets: 95 % intervals over pictures." if first.intervals else ""))
     for name, reason in first.settings.get("left_out", {}).items():
         note(f"{name} was left out: {reason}")

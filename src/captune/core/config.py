@@ -248,10 +248,13 @@ def _validate(config: type[Config], tree: dict[str, Any], sources: dict[str, str
         key = ".".join(path[:2])
         source = sources.get(key, key)
         name = path[1] if len(path) > 1 else key
-        message = first["msg"].removeprefix("Value error, ")
+        # A pattern is nothing to read: the help says what is meant.
+        message = (
+            "" if first["type"] == "string_pattern_mismatch" else f": {first['msg'].removeprefix('Value error, ')}"
+        )
         given = f" {first['input']!r}" if len(path) > 1 else ""
         hint = known[name].help if name in known else "See the command's --help."
-        raise UsageError(f"{source}:{given} is not allowed: {message}.", hint) from None
+        raise UsageError(f"{source}:{given} is not allowed{message}.", hint) from None
 
 
 def _yaml(text: str, name: str) -> dict[str, Any]:

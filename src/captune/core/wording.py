@@ -18,4 +18,4 @@ def listed(names: Iterable[str], joint: str = "and") -> str:
 
 def command_line(*words: str | os.PathLike[str]) -> str:
     """A command of captune for a shell: what has spaces or signs is quoted."""
-    return shlex.join(["captune", *map(os.fspath, words)])
+    return shlex.join(["captune", *(os.fspath(word) for word in words)])

@@ -17,6 +17,7 @@ from captune.core.errors import CaptuneError, UsageError
 from captune.core.options import PrepareOptions
 from captune.core.progress import SILENT, Progress
 from captune.core.records import ImageRecord
+from captune.core.wording import counted
 from captune.datasets.downloads import DOWNLOADS, download
 from captune.datasets.formats import find_format, read_source
 from captune.datasets.merge import MergedRecords, Problem, merge_records
@@ -208,19 +209,19 @@ def _notes(merged: MergedRecords, unassigned: int, pairs: Sequence[DuplicatePair
     """What a user should know of what was read and split."""
     if merged.renamed:
         named, actual, count = merged.renamed
-        yield f"{count:,} images are called otherwise than the source says, such as {actual} for {named}."
+        yield f"Called otherwise than the source says: {counted(count, 'image')}, such as {actual} for {named}."
     if merged.rejected:
         yield _rejected(merged.rejected)
     if merged.without_references:
-        yield f"{merged.without_references:,} images without a caption were left out."
+        yield f"Left out: {counted(merged.without_references, 'image')} without a caption."
     if unassigned:
-        yield f"{unassigned:,} images are in no split."
+        yield f"In no split: {counted(unassigned, 'image')}."
     for names, count in count_by_splits(pairs).items():
-        yield f"{count:,} pairs of near-duplicates between {names}, see {out / DUPLICATES}."
+        yield f"{counted(count, 'pair')} of near-duplicates between {names}, see {out / DUPLICATES}."
 
 
 def _rejected(count: int) -> str:
-    return f"{count:,} captions were left out: the source marks them as rejected or ready-made."
+    return f"Left out: {counted(count, 'caption')} that the source marks as rejected or ready-made."
 
 
 def _list_problems(problems: Sequence[Problem], out: Path) -> None:

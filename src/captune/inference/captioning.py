@@ -17,6 +17,7 @@ from captune.core.machine import LESS_MEMORY, Halving, OutOfMemory
 from captune.core.options import GenerationOptions
 from captune.core.progress import SILENT, Progress, track
 from captune.core.records import Caption, ImageRecord
+from captune.core.wording import counted
 from captune.decoding.encoding import TextCodec
 from captune.images.batches import Features, stack, stream_pixels
 from captune.images.open import MAX_PIXELS
@@ -297,7 +298,9 @@ def caption_records(
             raise result
         captions[key] = result[0]
     if silent:
-        progress.warn(f"{len(silent):,} of {len(records):,} images have no caption, and count as empty. {silent[0]}")
+        progress.warn(
+            f"Without a caption, and counted as empty: {len(silent):,} of {counted(len(records), 'image')}. {silent[0]}"
+        )
     return captions
 
 

@@ -15,6 +15,7 @@ from captune.core.files import atomic_file
 from captune.core.files.paths import Boundary
 from captune.core.progress import SILENT, Progress, track
 from captune.core.text import without_controls
+from captune.core.wording import counted
 from captune.evaluation.report.data import showable
 from captune.evaluation.report.markup import quoted, small_image, text, thumbnail
 from captune.evaluation.review import PAGE
@@ -83,7 +84,9 @@ def write_sheet(
         return
     content = _all_figures(groups, folder, progress)
     with atomic_file(path) as out:
-        out.write(PAGE.substitute(title=text(title), list=f"<p>{count:,} images of {text(folder)}</p>\n{content}"))
+        out.write(
+            PAGE.substitute(title=text(title), list=f"<p>{counted(count, 'image')} of {text(folder)}</p>\n{content}")
+        )
 
 
 def is_sheet(path: Path) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from captune.core.wording import counted
 from captune.metrics import spec_of
 from captune.metrics.corpus import Statistics
 
@@ -74,7 +75,7 @@ class MetricReport:
             between = f"{text(interval.low)} to {text(interval.high)}" if interval else ""
             rows.append(f"<tr><th scope='row'>{escape(name)}</th><td>{text(value)}</td><td>{between}</td></tr>")
         return (
-            f"<table><caption>{self.images:,} images, {self.references:,} references</caption>"
+            f"<table><caption>{counted(self.images, 'image')}, {counted(self.references, 'reference')}</caption>"
             "<thead><tr><th scope='col'>Score</th><th scope='col'>× 100</th><th scope='col'>95 % interval</th></tr>"
             f"</thead><tbody>{''.join(rows)}</tbody></table>"
         )

@@ -20,6 +20,8 @@ _FRONT_IMAGE = re.compile(
 _FIELD = r"^{}[ \t]*[:=][ \t]*(['\"]?)(.+?)\1[ \t]*\r?$"
 _INLINE = re.compile(rb"\\.|!?\[|\]|\n[ \t>]*\r?\n", re.DOTALL)
 _DEFINITION = re.compile(rb"^[ \t>]{0,12}\[([^\]\n^][^\]\n]*)\]:[ \t]*(?:<([^>\n]*)>|(\S+))", re.MULTILINE)
+# `](<a b.jpg>)`, `]: <a b.jpg>`: addresses, however much one looks like a tag (`<img/a b.jpg>`).
+_POINTED = re.compile(rb"(?<=\])(?:\(\s*|:[ \t]*)<[^<>\n]*>")
 _TITLE = re.compile(rb"(?:\s+(?:\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|\((?:\\.|[^)\\])*\)))?\s*\)", re.DOTALL)
 # What some programs take besides: spaces in an address, and sizes.
 _LOOSE = re.compile(
@@ -70,7 +72,8 @@ class MarkdownImages:
         self._paragraphs = list(paragraphs(self._text))
         first = self._plain(self._headings[0][1]) if self._headings else ""
         self._title, self._language = title or first, language or None
-        html = HtmlImages(page, self._text, markdown=True)
+        without_addresses = _POINTED.sub(lambda found: b" " * len(found[0]), self._text)
+        html = HtmlImages(page, without_addresses, markdown=True)
         found = [*html.images, *self._in_brackets(), *self._figures()]
         self._links += html.links
         body = [self._finished(image) for image in found]

@@ -21,6 +21,8 @@ MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
 # What is below is Ollama's API.
 OLLAMA_PATHS = "/api/"
+# OpenAI's API; /v1/models is shared.
+_OPENAI_PATHS = ("/v1/chat/completions", "/v1/models")
 # What a client sent may be in a name or a message: an answer is not as long as its request.
 _MAX_MESSAGE_LENGTH = 300
 
@@ -77,10 +79,13 @@ class Problem(Exception):
         return {name: value for name, value in members.items() if value is not None}
 
     def response(self, request_id: str | None = None, path: str = "") -> Response:
-        """The answer to a request for `path`: clients of Ollama's API read the text of an error in `error`."""
+        """The answer to a request for `path`: Ollama's clients read the text in `error`, OpenAI's in its `message`."""
         body = self.body(request_id)
         if path.startswith(OLLAMA_PATHS):
             body["error"] = self.text
+        elif path.startswith(_OPENAI_PATHS):
+            kind = "invalid_request_error" if self.status < 500 else "server_error"
+            body["error"] = {"message": self.text, "type": kind, "param": None, "code": None}
         text = json.dumps(body, ensure_ascii=False)
         return Response(
             text.encode("utf-8", "replace"), status_code=self.status, headers=self.headers, media_type=MEDIA_TYPE

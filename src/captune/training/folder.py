@@ -171,7 +171,8 @@ def all_done(config: Config, step: int, epoch: float) -> Ending:
     limit = config.train.max_steps
     if limit:
         return Ending("max-steps", f"all {limit} steps are done (--max-steps, epoch {epoch:.4g})", step, epoch)
-    return Ending("all-epochs", f"all {config.train.epochs:g} epochs are done (step {step})", step, epoch)
+    epochs = "the one epoch is" if config.train.epochs == 1 else f"all {config.train.epochs:g} epochs are"
+    return Ending("all-epochs", f"{epochs} done (step {step})", step, epoch)
 
 
 def write_summary(run: Run, config: Config, seconds: float) -> None:

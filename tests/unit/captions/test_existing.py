@@ -58,7 +58,7 @@ def test_a_hand_written_sidecar_stays_and_the_others_are_done(hand: bytes, tmp_p
     captions = {f"{number}.jpg": f"image {number}" for number in range(5)}
     for _ in range(2):
         (note,) = sidecars(tmp_path, captions)
-        assert note.startswith("1 captions that captune did not write were kept")
+        assert note.startswith("Kept as they are: 1 caption that captune")
         assert (tmp_path / "1.txt").read_bytes() == hand
         assert [(tmp_path / f"{number}.txt").read_text() for number in (0, 2, 3, 4)] == [
             f"image {number}\n" for number in (0, 2, 3, 4)
@@ -97,7 +97,7 @@ def test_captunes_own_sidecars_are_refreshed_and_corrected_ones_stay(tmp_path: P
         (tmp_path / f"{number}.txt").write_text(f"corrected {number}\n")
     (tmp_path / "1.txt").write_bytes(b"first 1.jpg\r\n")  # an editor's line breaks are no correction
     (note,) = sidecars(tmp_path, {name: f"second {name}" for name in images})
-    assert note.startswith("3 captions")
+    assert note.startswith("Kept as they are: 3 captions")
     found = [(tmp_path / f"{number}.txt").read_text() for number in range(6)]
     assert found == [
         f"corrected {number}\n" if number in (0, 2, 4) else f"second {number}.jpg\n" for number in range(6)
@@ -235,7 +235,9 @@ def test_a_corrected_row_stays_and_the_others_are_refreshed(format: str, tmp_pat
     correct(path, "b.jpg", "by hand, corrected")
     correct(path, "d.jpg", "also by hand")
     (note,) = again("third", images=names[:3])
-    assert note.startswith("2 captions")  # d.jpg did not come, and what a person wrote about it is still there
+    assert note.startswith(
+        "Kept as they are: 2 captions"
+    )  # d.jpg did not come, and what a person wrote about it is still there
     for _ in range(2):
         assert read(path) == {
             "a.jpg": ["third a.jpg"],
@@ -319,7 +321,7 @@ def test_a_caption_that_a_person_gives_a_failed_image_stays(format: str, tmp_pat
     correct(path, "b.jpg", "by hand")
     for _ in range(2):
         (note,) = write(format, path, made)
-        assert note.startswith("1 captions")
+        assert note.startswith("Kept as they are: 1 caption that")
         assert read(path) == {"a.jpg": ["a dog"], "b.jpg": ["by hand"]}
 
 

@@ -88,7 +88,7 @@ def test_several_pictures_print_their_names(says: Says, heard: dict[str, Any]) -
     ("names", "code", "last"),
     [
         (["a.jpg", "bad.jpg"], 3, "warning: 1 of 2 images could not be captioned."),
-        (["bad.jpg"], 1, "warning: 1 of 1 images could not be captioned."),
+        (["bad.jpg"], 1, "warning: 1 of 1 image could not be captioned."),
     ],
 )
 def test_bad_pictures_are_named_and_counted(

@@ -82,7 +82,7 @@ def test_prepare_says_it(tmp_path: Path) -> None:
     listed(tmp_path, names, *(f"s{n}.jpeg" if n % 2 else f"s{n}.jpg" for n in range(6)))
     result = prepare(tmp_path, tmp_path / "out")
     assert sum(count.images for count in result.splits.values()) == 6
-    assert "3 images are called otherwise than the source says, such as s1.jpeg for images/s1.jpg." in result.notes
+    assert "Called otherwise than the source says: 3 images, such as s1.jpeg for images/s1.jpg." in result.notes
 
 
 def test_no_image_at_all_is_still_an_error(tmp_path: Path) -> None:

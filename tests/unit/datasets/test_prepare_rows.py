@@ -28,8 +28,8 @@ def test_captions_that_the_source_rejects_are_left_out_and_counted(tmp_path: Pat
     result = prepare(tmp_path / "data.csv", tmp_path / "out", split="50/50")
     assert sum(count.references for count in result.splits.values()) == 2
     told = " ".join(result.notes)
-    assert "2 captions were left out" in told
-    assert "1 images without a caption" in told
+    assert "Left out: 2 captions that" in told
+    assert "Left out: 1 image without a caption" in told
 
 
 def test_a_bare_stem_that_may_be_two_images(tmp_path: Path) -> None:

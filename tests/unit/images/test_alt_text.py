@@ -312,7 +312,7 @@ def test_copies(photos: Path) -> None:
     assert Path("out/photos/b.gif").read_bytes() == before["b.gif"]
     assert languages(Path("out/photos/b.gif.xmp").read_bytes(), ALT) == {"x-default": "a dog"}
     (note,) = writer.notes  # type: ignore[attr-defined]
-    assert note.startswith("1 images have their caption in a .xmp file")
+    assert note.startswith("In a .xmp file beside the image: the caption of 1 image")
 
 
 def test_in_place(photos: Path) -> None:

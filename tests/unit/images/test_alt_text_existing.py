@@ -186,7 +186,7 @@ def test_a_persons_description_stays(name: str, tmp_path: Path) -> None:
     path.write_bytes(WORDS[name])
     for _ in range(2):
         (note,) = put(path, "a dog")
-        assert note.startswith("1 captions that captune did not write")
+        assert note.startswith("Kept as they are: 1 caption that captune")
         assert path.read_bytes() == WORDS[name]
     for caption in ("a dog", "a cat", "a cat"):
         assert put(path, caption, "append") == []

@@ -483,7 +483,7 @@ def test_an_evaluation_counts_what_has_no_caption_as_empty(tiny_data: Path, tmp_
         )  # fmt: skip
         assert 0 < found.scores["bleu_1"] < 1
         assert "perplexity" not in found.scores
-        assert any("1 of 4 images have no caption, and count as empty" in one for one in Warned.sentences)
+        assert any("Without a caption, and counted as empty: 1 of 4 images" in one for one in Warned.sentences)
         with pytest.raises(CaptuneError, match="Perplexity needs the model itself"):
             captune.evaluate(server.name, tiny_data, split="test", perplexity=True, **QUICK, environment={})
 

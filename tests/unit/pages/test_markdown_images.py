@@ -31,6 +31,8 @@ def with_texts(source: str, text: str = "A dog") -> str:
         ("![](a.png)", "![A dog](a.png)"),
         ('![ ](<a b.png> "T")', '![A dog](<a b.png> "T")'),
         ("x ![](a(1).png){ width=3 } ![](b.png 'T')", "x ![A dog](a(1).png){ width=3 } ![A dog](b.png 'T')"),
+        ("![](<img/a b.png>)", "![A dog](<img/a b.png>)"),
+        ("![][x]\n\n[x]: <img/a b.png>", "![A dog][x]\n\n[x]: <img/a b.png>"),
         ("![][one]\n\n[One]: a.png", "![A dog][one]\n\n[One]: a.png"),
         ("| a |\n|---|\n| ![](a.png) |", "| a |\n|---|\n| ![A dog](a.png) |"),
         ("- item\n\n    ![](a.png)", "- item\n\n    ![A dog](a.png)"),

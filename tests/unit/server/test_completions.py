@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from captune.decoding.encoding import Turn
@@ -87,3 +89,11 @@ def test_options_of_ollama() -> None:
     assert given(temperature=0.8, top_k=40)["top_k"] == 40
     assert given(repeat_penalty=1.1, num_beams=2) == {"repetition_penalty": 1.1, "num_beams": 2}
     assert OllamaOptions.model_validate({"stop": "a", "suffix": "x"}).stops == ["a"]
+
+
+def test_openais_clients_read_what_is_wrong() -> None:
+    problem = Problem(422, "No image.", "One is needed.")
+    for path in ("/v1/chat/completions", "/v1/models/x"):
+        error = json.loads(problem.response("1", path).body)["error"]
+        assert (error["message"], error["type"]) == ("No image. One is needed.", "invalid_request_error")
+    assert "error" not in json.loads(problem.response("1", "/v1/caption").body)

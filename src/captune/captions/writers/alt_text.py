@@ -13,6 +13,7 @@ from captune.core.errors import CaptuneError, ImageError, UsageError
 from captune.core.files.existing import ExistingCaptions
 from captune.core.stores.files import Fetch, is_remote
 from captune.core.text import fit_name
+from captune.core.wording import counted
 from captune.datasets.sources.input_shards import InputShard, read_images
 from captune.images.metadata.files import CaptionEdit, Edit, write_copy, write_in_place
 from captune.images.signatures import IMAGE_SUFFIXES, suffix_of
@@ -44,7 +45,7 @@ class AltTextWriter(FilePerImage):
     def notes(self) -> list[str]:
         """Remarks for the user at the end."""
         return self.existing.notes + [
-            f"{count} images have their {self.what} in a .xmp file beside them: {reason}."
+            f"In a .xmp file beside the image: the {self.what} of {counted(count, 'image')} ({reason})."
             for reason, count in sorted(self._beside.items())
         ]
 

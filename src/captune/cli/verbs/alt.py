@@ -9,6 +9,7 @@ from captune.cli.flags import Chosen, Json, Model, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import next_commands, note, out_json, out_table
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
+from captune.core.wording import counted
 
 if TYPE_CHECKING:
     from captune.api.alt import AltReport
@@ -94,20 +95,20 @@ def _print_rows(report: AltReport) -> None:
 
 def _print_summary(report: AltReport, site: str, patch: str | None, *, applied: bool, check: bool) -> None:
     if applied:
-        note(f"{len(report.changed):,} pages changed, {len(report.unwritten):,} left alone.")
+        note(f"{counted(len(report.changed), 'page')} changed, {len(report.unwritten):,} left alone.")
         return
     counts = ", ".join(f"{count:,} {state}" for state, count in report.images.items()) or "no images"
-    note(f"{report.pages:,} pages: {counts}.")
+    note(f"{counted(report.pages, 'page')}: {counts}.")
     proposed = sum(row.proposed for row in report.rows)
     review = sum(row.text is not None and not row.proposed for row in report.rows)
     if report.changed:
-        note(f"{proposed:,} texts written into {len(report.changed):,} pages.")
+        note(f"{counted(proposed, 'text')} written into {counted(len(report.changed), 'page')}.")
     elif patch:
-        note(f"{proposed:,} texts in {patch}.")
+        note(f"{counted(proposed, 'text')} in {patch}.")
     if review:
-        note(f"{review:,} captions are for review, and not written (--write-flagged writes them).")
+        note(f"{counted(review, 'caption')} for review, not written (--write-flagged writes them too).")
     if not check and report.remaining:
-        note(f"{report.remaining:,} images remain without a text.")
+        note(f"Still without a text: {counted(report.remaining, 'image')}.")
     if patch and not report.changed:
         here = os.path.samefile(report.base, os.curdir)
         git = ("git", "apply", patch) if here else ("git", "-C", report.base, "apply", os.path.abspath(patch))

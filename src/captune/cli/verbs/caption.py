@@ -15,6 +15,7 @@ from captune.core.config import Resolved
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED, UsageError
 from captune.core.files.paths import Listed
 from captune.core.options import CaptionOptions, JobOptions
+from captune.core.wording import counted
 
 if TYPE_CHECKING:
     from captune.captions.row import CaptionRow
@@ -101,7 +102,7 @@ def _write(
     for remark in getattr(writer, "notes", ()):
         progress.info(remark)
     if bad:
-        progress.warn(f"{bad} of {good + bad} images could not be captioned.")
+        progress.warn(f"{bad:,} of {counted(good + bad, 'image')} could not be captioned.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if good else EXIT_FAILURE)
 
 
@@ -131,20 +132,22 @@ def _job(
             progress.warn(f"Those that failed are in {report.failures}; take them again with --retry-failed.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if report.failed < report.done else EXIT_FAILURE)
     if report.unwritten:
-        progress.warn(f"{report.unwritten:,} files were not written; the same command tries them again.")
+        files = counted(report.unwritten, "file")
+        progress.warn(f"Not written: {files}; the same command tries again.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED)
 
 
 def _counted(report: JobReport) -> str:
-    images = "an unknown number of" if report.pictures is None else f"{report.pictures:,}"
-    return f"{images} images in {report.shards:,} shards; {report.done:,} in {report.shards_done:,} shards are done"
+    images = "an unknown number of images" if report.pictures is None else counted(report.pictures, "image")
+    done = f"{report.done:,} in {counted(report.shards_done, 'shard')} done"
+    return f"{images} in {counted(report.shards, 'shard')}; {done}"
 
 
 def _summary(report: JobReport) -> str:
     pace = f", {duration(report.seconds)}, {rate(report.rate)}" if report.captioned else ""
-    text = f"{report.done:,} images, {report.failed:,} failed{pace}. Written: {report.out}"
+    text = f"{counted(report.done, 'image')}, {report.failed:,} failed{pace}. Written: {report.out}"
     if report.shards_done < report.shards:
-        text += f" ({report.shards_done:,} of {report.shards:,} shards)"
+        text += f" ({report.shards_done:,} of {counted(report.shards, 'shard')})"
     elif not report.whole:
         text += " (this part is done, others are not)"
     if report.duplicates:

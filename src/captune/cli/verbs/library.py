@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
-from captune.cli.flags import APP, CONTEXT, Chosen, Json, Model, Quiet, VerbCommand, with_options
+from captune.cli.flags import APP, CONTEXT, Chosen, Json, Model, NestedVerbs, Quiet, VerbCommand, with_options
 from captune.cli.progress import TerminalProgress, warn_failed
 from captune.cli.terminal import note, out_json, out_table, print_line
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED
 from captune.core.verbs import CAPTION_LIBRARY, EXPORT_LIBRARY, WRITE_LIBRARY
 from captune.core.wording import counted
 
-app = typer.Typer(help="A folder of images with a memory: images, captions, keywords.", no_args_is_help=True, **APP)
+app = typer.Typer(
+    help="A folder of images with a memory: images, captions, keywords.", cls=NestedVerbs, no_args_is_help=True, **APP
+)
 
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of the images.")]
 Own = Annotated[

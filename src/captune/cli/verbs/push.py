@@ -5,6 +5,7 @@ import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.terminal import note, out_json, print_line
+from captune.core.wording import counted
 
 
 def push(
@@ -35,7 +36,7 @@ def push(
         return
     print_line(done.address or done.folder)
     if dry_run:
-        note(f"{len(done.files)} files, nothing sent. Look at {done.folder}/README.md.")
+        note(f"{counted(len(done.files), 'file')}, nothing sent. Look at {done.folder}/README.md.")
 
 
 app = verb(push)

@@ -4,6 +4,7 @@ import typer
 
 from captune.cli.flags import Chosen, Json, Quiet, verb
 from captune.cli.terminal import note, out_json, out_table
+from captune.core.wording import counted
 
 
 def review(
@@ -38,7 +39,7 @@ def review(
     out_table("", ("sure", "caption", "picture", "flags"), rows)
     if not quiet:
         flags = "".join(f", {count:,} {flag}" for flag, count in found.flags.items())
-        note(f"{len(found.rows):,} of {found.pictures:,} images{flags}")
+        note(f"{len(found.rows):,} of {counted(found.pictures, 'image')}{flags}")
 
 
 app = verb(review)

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captune.cli.flags import APP, Json
+from captune.cli.flags import APP, Json, NestedVerbs
 from captune.cli.terminal import SCALE, hundred, note, out_json, out_table, print_line
 from captune.core.runs import IN_WORDS
 
 if TYPE_CHECKING:
     from captune.training.runs import RunSummary
 
-app = typer.Typer(help="List, show and compare training runs.", no_args_is_help=True, **APP)
+app = typer.Typer(help="List, show and compare training runs.", cls=NestedVerbs, no_args_is_help=True, **APP)
 SHOWN_SCORES = ("loss", "bleu_4", "rouge_l", "cider")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,6 +50,7 @@ def search(
     from captune.library.library import search as search_library
 
     text, values = " ".join(words or ()), chosen.resolve("search").values
+    _check_here(folder, values.library.library)
     found: FoundImages | DuplicateGroups
     if duplicates:
         if like is not None:
@@ -73,6 +75,16 @@ def search(
         out_table("", *table)
     if sheet is not None and not quiet:
         note(f"Wrote {sheet}.")
+
+
+def _check_here(folder: str, library: str | None) -> None:
+    """Raise `UsageError` where no folder was named, and this one has no library."""
+    from captune.library.database import FILE, OWN
+
+    if folder == "." and library is None and not Path(OWN).exists() and not Path(FILE).exists():
+        raise UsageError(
+            "This folder has no library.", "Name one that has: --in FOLDER, or make one: captune library add ."
+        )
 
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]

@@ -8,6 +8,7 @@ from captune.cli.flags import Chosen, Json, Matcher, Quiet, verb
 from captune.cli.progress import TerminalProgress
 from captune.cli.terminal import live_stdout, out_json, print_line
 from captune.core.errors import EXIT_FAILURE, EXIT_SOME_IMAGES_FAILED
+from captune.core.wording import counted
 
 
 def tag(
@@ -57,7 +58,7 @@ def tag(
     for remark in writer.notes:
         progress.info(remark)
     if failed:
-        progress.warn(f"{len(failed):,} of {good + len(failed):,} images could not be tagged.")
+        progress.warn(f"{len(failed):,} of {counted(good + len(failed), 'image')} could not be tagged.")
         raise typer.Exit(EXIT_SOME_IMAGES_FAILED if good else EXIT_FAILURE)
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from captune.core.errors import CaptuneError
 from captune.core.files import disk_error
+from captune.core.wording import counted
 
 Mode = Literal["keep", "replace", "append", "prepend"]
 LEDGER = ".captune-written"
@@ -56,7 +57,7 @@ class ExistingCaptions:
         if not self.preserved:
             return []
         return [
-            f"{self.preserved:,} {self.what} that captune did not write were kept as they are "
+            f"Kept as they are: {counted(self.preserved, self.what.removesuffix('s'))} that captune did not write "
             "(--existing replace, append or prepend changes them)."
         ]
 

@@ -2,6 +2,7 @@
 
 import re
 
+from captune.core.wording import counted
 from captune.evaluation.report.data import Picture, ReportData
 from captune.evaluation.report.scores import Gallery, galleries, shown
 from captune.evaluation.report.tables import (
@@ -22,9 +23,9 @@ SHOWN = 5
 
 def markdown(data: ReportData, title: str) -> str:
     """Scores, differences, variety, best and worst captions, settings: each as a table of GitHub's Markdown."""
-    counted = f"{len(data.pictures):,} images, {data.references:,} references"
+    counts = f"{counted(len(data.pictures), 'image')}, {counted(data.references, 'reference')}"
     split = f", split {plain(data.split)}" if data.split else ""
-    parts = [f"# {plain(title)}", f"{counted}{split}.", "## Scores", grid_table(score_grid(data))]
+    parts = [f"# {plain(title)}", f"{counts}{split}.", "## Scores", grid_table(score_grid(data))]
     differences = difference_grids(data)
     if differences:
         parts += ["## Differences", plain(TESTS_NOTE), *map(grid_table, differences)]

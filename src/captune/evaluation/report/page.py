@@ -5,6 +5,7 @@ from importlib.resources import files
 from string import Template
 
 from captune import __version__
+from captune.core.wording import counted
 from captune.evaluation.report.charts import distributions, score_bars, training_curves, training_end, validation_table
 from captune.evaluation.report.data import Picture, ReportData
 from captune.evaluation.report.markup import beside, details, picture, quoted, section, table, text
@@ -88,9 +89,9 @@ def html_grid(grid: Grid) -> str:
 
 def _summary(data: ReportData) -> str:
     counts = [
-        f"{len(data.pictures):,} images",
-        f"{data.references:,} references",
-        f"{len(data.models)} model{'s' if len(data.models) > 1 else ''}",
+        counted(len(data.pictures), "image"),
+        counted(data.references, "reference"),
+        counted(len(data.models), "model"),
     ]
     split = [f"split: {data.split}"] if data.split else []
     return f'<p class="summary">{text(" · ".join([*split, *counts]))}</p>'

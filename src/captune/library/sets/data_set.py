@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from captune.captions.row import CaptionRow
 from captune.core.progress import SILENT, Progress
+from captune.core.wording import counted
 from captune.library.database import Database, encoded
 from captune.library.filed import PERSON, take_in_row
 from captune.library.sets.archived import ArchivedImages
@@ -57,8 +58,7 @@ class WriteBackReport:
         if not self.files:
             return f"The {self.kind} has all of it already."
         left_out = f"; in no split: {self.left_out:,}" if self.left_out else ""
-        images = "1 image" if self.images == 1 else f"{self.images:,} images"
-        return f"Written into the {self.kind}: {images} changed{left_out}."
+        return f"Written into the {self.kind}: {counted(self.images, 'image')} changed{left_out}."
 
 
 class DataSet(Protocol):

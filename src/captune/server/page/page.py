@@ -13,6 +13,7 @@ from captune.captions.quality import RULES
 from captune.core.errors import CaptuneError
 from captune.core.options import GenerationOptions, WordingOptions
 from captune.core.records import Caption
+from captune.core.wording import counted
 from captune.server.page import PageSettings
 from captune.server.page.captioning import (
     FORMATS,
@@ -117,7 +118,7 @@ def main() -> None:
         _results(st.session_state.results)
     _history(st.session_state.history)
     with status:
-        plan = f"{_counted(len(uploads), 'image')}, {_counted(len(choices.models), 'model')}." if ready else BEGIN
+        plan = f"{counted(len(uploads), 'image')}, {counted(len(choices.models), 'model')}." if ready else BEGIN
         text = st.session_state.summary or plan
         # Screen readers speak it when the version changes.
         _status(key="status", data={"text": text, "version": f"{st.session_state.runs} {text}"}, width="content")
@@ -158,7 +159,7 @@ def _thumbnails(chosen: list[Upload]) -> None:
     if not chosen:
         return
     more = f", the first {THUMBNAILS} of them" if len(chosen) > THUMBNAILS else ""
-    st.markdown(f"**{_counted(len(chosen), 'image')} to caption{more}**")
+    st.markdown(f"**{counted(len(chosen), 'image')} to caption{more}**")
     with st.container(horizontal=True, gap="small"):
         for upload in chosen[:THUMBNAILS]:
             small = thumbnail(upload)
@@ -259,7 +260,7 @@ def _captioned(choices: Choices, uploads: list[Upload], progress: Any) -> Iterat
     st.session_state.results = results = []
     # A new seed for every click: else a model samples the same captions again.
     options = {**choices.options, "sample_seed": secrets.randbits(31)}
-    progress.progress(0.0, f"Captioning {_counted(len(uploads), 'image')} …")
+    progress.progress(0.0, f"Captioning {counted(len(uploads), 'image')} …")
     for result in caption_all(uploads, choices.models, options, choices.wording, attention=choices.attention):
         results.append(result)
         if not result.error:
@@ -270,8 +271,8 @@ def _captioned(choices: Choices, uploads: list[Upload], progress: Any) -> Iterat
     good = [result for result in results if not result.error]
     captions = sum(len(each) for result in good for each in result.captions.values())
     bad = len(results) - len(good)
-    st.session_state.summary = f"{_counted(captions, 'caption')} for {_counted(len(good), 'image')}" + (
-        f"; {_counted(bad, 'image')} could not be captioned." if bad else "."
+    st.session_state.summary = f"{counted(captions, 'caption')} for {counted(len(good), 'image')}" + (
+        f"; {counted(bad, 'image')} could not be captioned." if bad else "."
     )
     st.session_state.runs += 1
 
@@ -344,10 +345,6 @@ def _history(history: list[Result]) -> None:
         if st.button("Clear the history"):
             st.session_state.update(results=[], history=[], summary="", runs=st.session_state.runs + 1)
             st.rerun()
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _plain(text: str) -> str:
