@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from captune.core.files import open_regular
-from captune.core.files.existing import LEDGER, Ledger
+from captune.core.files.existing import LEDGER, Ledger, split_keywords
 from captune.core.progress import SILENT, Progress
 from captune.core.sidecars import SUFFIXES, captions_in
 from captune.core.text import decoded
@@ -121,7 +121,7 @@ def note_captions(connection: sqlite3.Connection, image: int, name: bytes, capti
 
 
 def _read(folder: str, sidecar: _Sidecar, ledgers: dict[str, Ledger]) -> tuple[list[tuple[str, bool]], Sequence[str]]:
-    """The captions of a file, and whether a person wrote each; the keywords of a packet."""
+    """The captions of a file, and whether a person wrote each; the keywords of a packet, or those of `captune tag`."""
     path = Path(folder, sidecar.path)
     try:
         with open_regular(path) as file:
@@ -134,7 +134,8 @@ def _read(folder: str, sidecar: _Sidecar, ledgers: dict[str, Ledger]) -> tuple[l
     if str(path.parent) not in ledgers:
         ledgers[str(path.parent)] = Ledger(path.parent / LEDGER)
     ledger = ledgers[str(path.parent)]
-    return [(caption, not ledger.has(path.name, caption)) for caption in captions_in(decoded(data))], ()
+    lines, keywords = split_keywords(decoded(data), ledger, path.name)
+    return [(caption, not ledger.has(path.name, caption)) for caption in captions_in("".join(lines))], keywords
 
 
 def _take_in(connection: sqlite3.Connection, sidecar: _Sidecar, captions: Sequence[tuple[str, bool]], now: str) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from captune.captions.writers.joined import digests_of
 from captune.captions.writers.writer import encodable
 from captune.core.errors import ImageError
 from captune.core.files import NotWritable, atomic_file, disk_error, open_regular
-from captune.core.files.existing import LEDGER, Ledger
+from captune.core.files.existing import LEDGER, Ledger, split_keywords
 from captune.core.sidecars import captions_in, file_text
 from captune.core.text import decoded
 from captune.library.beside import State, has_stem, note_written, source_state, state_of
@@ -35,14 +36,15 @@ class SidecarFiles:
         name = self._name(image.path)
         path = Path(self._folder, name)
         state, before = _read(path)
-        text = file_text([encodable(caption.text) for caption in image.captions]).encode()
+        lines, keywords = split_keywords(decoded(before), self._ledger(path.parent), path.name)
+        text = _with_keywords(file_text([encodable(caption.text) for caption in image.captions]), keywords).encode()
         known = source_state(self._database.connection, name)
         written = tuple(caption.id for caption in image.captions)
         if before == text and state is not None:
             if state != known:
                 self._written.append((image.id, name, state, written))
             return "unchanged"
-        if state != known and not self._is_captunes(path, before):
+        if state != known and not self._is_captunes(path, "".join(lines)):
             return "changed"
         if not dry_run:
             if state is not None and not os.access(path, os.W_OK):
@@ -69,15 +71,23 @@ class SidecarFiles:
             return whole
         return own if has_stem(self._database.connection, image) else whole
 
-    def _is_captunes(self, path: Path, before: bytes) -> bool:
-        """Whether captune wrote everything in a file, as it stands."""
+    def _is_captunes(self, path: Path, before: str) -> bool:
+        """Whether captune wrote all captions in the text of a file, as they stand."""
         ledger = self._ledger(path.parent)
-        return all(ledger.has(path.name, caption) for caption in captions_in(decoded(before)))
+        return all(ledger.has(path.name, caption) for caption in captions_in(before))
 
     def _ledger(self, folder: Path) -> Ledger:
         if folder not in self._ledgers:
             self._ledgers[folder] = Ledger(folder / LEDGER)
         return self._ledgers[folder]
+
+
+def _with_keywords(text: str, keywords: Sequence[str]) -> str:
+    """Captions with the keywords of `captune tag` where it puts them: behind the only line, or on one of their own."""
+    if not keywords:
+        return text
+    new = ", ".join(keywords)
+    return f"{text.rstrip()}, {new}\n" if len(text.splitlines()) == 1 else f"{text}{new}\n"
 
 
 def _read(path: Path) -> tuple[State | None, bytes]:

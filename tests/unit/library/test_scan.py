@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from captune.images import verify
 from captune.images.verify import ImageCheck, check_image
 from captune.library import scan
 from captune.library.folder_files import FolderFiles
+from captune.library.history import editing
 
 
 @pytest.fixture(autouse=True)
@@ -284,3 +286,39 @@ def test_captions_of_captune_are_drafts(photos: Path, tmp_path: Path) -> None:
     library.add()
     (found,) = library.search("words")
     assert (found.path, found.written_by, found.status) == ("x.png", "model", "draft")
+
+
+def test_keywords_that_captune_put_beside_captions_are_no_captions(photos: Path) -> None:
+    from captune.captions.row import CaptionRow
+    from captune.captions.tags.row import Keyword, TagRow
+    from captune.captions.tags.writers import open_tag_writer
+    from captune.captions.writers import open_writer
+    from captune.core.records import Caption
+
+    texts = {"model.png": None, "person.png": "what a person wrote, with care", "bare.png": None}
+    for number, (name, text) in enumerate(texts.items()):
+        draw(photos / name, 20 + number)
+        if text is not None:
+            (photos / name).with_suffix(".txt").write_text(text)
+    with open_writer("sidecar") as writer:
+        writer.write(CaptionRow(str(photos / "model.png"), (Caption("a model's words", 0.5),), "ok", None, "m"))
+    with open_tag_writer("sidecar", None, io.StringIO()) as tags:
+        for name in texts:
+            tags.write(TagRow(str(photos / name), (Keyword("dog"), Keyword("red, green"))))
+    assert (photos / "person.txt").read_text() == "what a person wrote, with care, dog, red, green\n"
+    library = captune.Library(photos, create=True)
+    library.add()
+    rows = {row.path: row for row in library.search(tag="dog")}
+    assert {name: (row.caption, row.status) for name, row in rows.items()} == {
+        "model.png": ("a model's words", "draft"),
+        "person.png": ("what a person wrote, with care", "approved"),
+        "bare.png": ("", ""),
+    }
+    assert library.write(under="").changed == ()
+    with editing(library.database, "jo", "beside") as editor:
+        editor.write_caption(rows["model.png"].image, "better words")
+    assert library.write().written == 1
+    assert (photos / "model.txt").read_text() == "better words, dog, red, green\n"
+    assert (photos / "person.txt").read_text() == "what a person wrote, with care, dog, red, green\n"
+    library.add()
+    assert [row.caption for row in library.search("better", tag="dog")] == ["better words"]

@@ -12,7 +12,7 @@ from captune.captions.writers.csv import line as csv_line
 from captune.captions.writers.sidecar import SidecarWriter
 from captune.captions.writers.writer import ProtectedFiles, encodable, one_line, output_file
 from captune.core.errors import UsageError
-from captune.core.files.existing import ExistingCaptions, Mode
+from captune.core.files.existing import ExistingCaptions, Mode, keywords_in, split_keywords
 from captune.core.stores.files import is_remote
 from captune.core.text import encoding_of, guarded, plain_json, printable
 from captune.images.metadata.files import Edit
@@ -100,15 +100,14 @@ class TagSidecarWriter(SidecarWriter):
         return row.status != "ok"
 
     def ledger_name(self, path: Path) -> str:
-        return f"{path.name}/keywords"
+        return keywords_in(path.name)
 
     def note(self, path: Path, captions: list[str], *, alone: bool) -> None:
         """Those that a person wrote as well are not captune's; `joined_text` knows which."""
 
     def joined_text(self, path: Path, before: bytes, captions: list[str]) -> bytes | None:
         encoding = encoding_of(before)
-        lines = before.decode(encoding).splitlines(keepends=True)
-        others = [rest for line in lines if (rest := self._without_own(path, line)).strip() or not line.strip()]
+        others, _ = split_keywords(before.decode(encoding), self.existing.ledger(path.parent), path.name)
         words = [part.strip() for line in others for part in line.split(",") if part.strip()]
         if self.existing.mode == "replace":
             others, words = [], []
@@ -117,7 +116,7 @@ class TagSidecarWriter(SidecarWriter):
         if words and self.existing.mode == "keep":
             self.existing.preserved += bool(new)
             return None
-        super().note(path, new, alone=True)
+        super().note(path, [part for each in new for part in each.split(",") if part.strip()], alone=True)
         if not words:
             return f"{BETWEEN.join(new)}\n".encode() if new else b""
         text = self._with_new(others, BETWEEN.join(new)) if new else "".join(others)
@@ -135,14 +134,6 @@ class TagSidecarWriter(SidecarWriter):
         if not append:
             return f"{new}{end}{text}"
         return f"{text}{'' if text.endswith(end) else end}{new}{end}"
-
-    def _without_own(self, path: Path, line: str) -> str:
-        """A line without the keywords that captune wrote into its file."""
-        body = line.rstrip("\r\n")
-        ledger, name = self.existing.ledger(path.parent), self.ledger_name(path)
-        parts = body.split(",")
-        others = [part for part in parts if not part.strip() or not ledger.has(name, part)]
-        return line if len(others) == len(parts) else ",".join(others).strip() + line[len(body) :]
 
 
 class TagFieldWriter(AltTextWriter):

@@ -98,6 +98,31 @@ class Ledger:
         self._known.update(new)
 
 
+def split_keywords(text: str, ledger: Ledger, name: str) -> tuple[list[str], list[str]]:
+    """The lines of the file `name` without the keywords that `captune tag` put between their commas, and those.
+
+    Lines without any are as they were, ends included; a line of nothing else is left out.
+    """
+    lines: list[str] = []
+    keywords: list[str] = []
+    for line in text.splitlines(keepends=True):
+        body = line.rstrip("\r\n")
+        parts = body.split(",")
+        own = [part for part in parts if part.strip() and ledger.has(keywords_in(name), part)]
+        rest = ",".join(part for part in parts if part not in own).strip()
+        if not own:
+            lines.append(line)
+        elif rest:
+            lines.append(rest + line[len(body) :])
+        keywords += [part.strip() for part in own]
+    return lines, keywords
+
+
+def keywords_in(name: str) -> str:
+    """Under which name a ledger has the keywords that captune wrote into the file `name`."""
+    return f"{name}/keywords"
+
+
 def known_digests(data: bytes) -> set[str]:
     """The digests in the contents of a ledger."""
     return {line for line in data.decode("ascii", "replace").split("\n") if len(line) == _DIGITS}
