@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from captune.captions.writers.joined import digests_of
 from captune.captions.writers.writer import encodable
 from captune.core.errors import ImageError
 from captune.core.files import NotWritable, atomic_file, disk_error, open_regular
-from captune.core.files.existing import LEDGER, Ledger, split_keywords
+from captune.core.files.existing import LEDGER, Ledger, split_keywords, with_keywords
 from captune.core.sidecars import captions_in, file_text
 from captune.core.text import decoded
 from captune.library.beside import State, has_stem, note_written, source_state, state_of
@@ -37,7 +36,7 @@ class SidecarFiles:
         path = Path(self._folder, name)
         state, before = _read(path)
         lines, keywords = split_keywords(decoded(before), self._ledger(path.parent), path.name)
-        text = _with_keywords(file_text([encodable(caption.text) for caption in image.captions]), keywords).encode()
+        text = with_keywords(file_text([encodable(caption.text) for caption in image.captions]), keywords).encode()
         known = source_state(self._database.connection, name)
         written = tuple(caption.id for caption in image.captions)
         if before == text and state is not None:
@@ -80,14 +79,6 @@ class SidecarFiles:
         if folder not in self._ledgers:
             self._ledgers[folder] = Ledger(folder / LEDGER)
         return self._ledgers[folder]
-
-
-def _with_keywords(text: str, keywords: Sequence[str]) -> str:
-    """Captions with the keywords of `captune tag` where it puts them: behind the only line, or on one of their own."""
-    if not keywords:
-        return text
-    new = ", ".join(keywords)
-    return f"{text.rstrip()}, {new}\n" if len(text.splitlines()) == 1 else f"{text}{new}\n"
 
 
 def _read(path: Path) -> tuple[State | None, bytes]:

@@ -20,6 +20,7 @@ from captune.cli.main import run
 from captune.core.errors import CaptuneError, UsageError
 from captune.core.files.existing import Mode
 from captune.core.records import Caption
+from captune.images.metadata.fields import read_fields
 from captune.images.metadata.files import existing_keywords
 
 LABELS = "# mine\na photo of a {label}\ndog, puppy\nhot dog\nBeach, sea side\nT-shirt\nknife\nbus\ndog, hound\nÉcole\n"
@@ -153,6 +154,28 @@ def test_captions_in_a_sidecar_stay(sidecar: Sidecar, tmp_path: Path) -> None:
     assert sidecar("sea", "wet") == "a dog, wet\na cat\nsea\n"
     assert sidecar("sand") == "a dog, wet\na cat\nsand\n"
     assert sidecar("sand", "sea", mode="prepend") == "sand, sea\na dog, wet\na cat\n"
+
+
+def test_keywords_stay_where_an_image_is_captioned_again(sidecar: Sidecar, tmp_path: Path) -> None:
+    image, path = tmp_path / "photo.jpg", tmp_path / "photo.txt"
+    Image.new("RGB", (8, 8)).save(image)
+
+    def write(text: str, mode: Mode = "keep") -> str:
+        with open_writer("sidecar", existing=mode) as writer:
+            writer.write(CaptionRow(str(image), (Caption(text, 0.5),), "ok", None, "m"))
+        return path.read_text()
+
+    sidecar("wet", "sea, blue")
+    assert write("a dog") == "a dog, wet, sea, blue\n"
+    assert write("a dog, wet") == "a dog, wet, wet, sea, blue\n"
+    assert sidecar("sand") == "a dog, wet, sand\n"
+    assert write("a cat") == "a cat, sand\n"
+    assert read_fields(str(image), "photo.jpg", ["existing"])["existing"] == ""
+    path.write_text("a tabby cat, sand\n")
+    assert read_fields(str(image), "photo.jpg", ["existing"])["existing"] == "a tabby cat"
+    assert write("a dog") == "a tabby cat, sand\n"
+    assert write("a dog", "append") == "a tabby cat\na dog\nsand\n"
+    assert write("a dog", "replace") == "a dog\n"
 
 
 def test_the_verb(

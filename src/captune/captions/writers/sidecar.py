@@ -11,7 +11,7 @@ from captune.captions.writers.joined import digests_of, joined_text
 from captune.captions.writers.writer import encodable
 from captune.core.errors import CaptuneError, ImageError
 from captune.core.files import NotWritable, OutputFolders, atomic_file, disk_error, open_regular, sync_folder
-from captune.core.files.existing import ExistingCaptions
+from captune.core.files.existing import ExistingCaptions, split_keywords, with_keywords
 from captune.core.sidecars import file_text
 from captune.core.text import encoding_of, fit_name
 
@@ -114,10 +114,14 @@ class SidecarWriter(FilePerImage):
         """What the file is to hold; None: a person's words are to stay as they are."""
         encoding = encoding_of(before)
         ledger = self.existing.ledger(path.parent)
-        text = joined_text(before.decode(encoding), captions, self.existing, ledger, self.ledger_name(path))
+        lines, keywords = split_keywords(before.decode(encoding), ledger, path.name)
+        text = joined_text("".join(lines), captions, self.existing, ledger, self.ledger_name(path))
         if text is None:
             return None
-        return text.encode() if text == file_text(captions) else encodable(text, encoding).encode(encoding)
+        alone = text == file_text(captions)
+        if self.existing.mode != "replace":
+            text = with_keywords(text, keywords)
+        return text.encode() if alone else encodable(text, encoding).encode(encoding)
 
     def _path(self, image: str) -> Path:
         """Where the sidecar of an image goes: no two images of one job share one."""

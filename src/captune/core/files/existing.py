@@ -101,21 +101,42 @@ class Ledger:
 def split_keywords(text: str, ledger: Ledger, name: str) -> tuple[list[str], list[str]]:
     """The lines of the file `name` without the keywords that `captune tag` put between their commas, and those.
 
-    Lines without any are as they were, ends included; a line of nothing else is left out.
+    Lines without any are as they were, ends included; a line of nothing else is left out. A caption of captune's that
+    is a list itself stays whole.
     """
     lines: list[str] = []
     keywords: list[str] = []
     for line in text.splitlines(keepends=True):
         body = line.rstrip("\r\n")
-        parts = body.split(",")
-        own = [part for part in parts if part.strip() and ledger.has(keywords_in(name), part)]
-        rest = ",".join(part for part in parts if part not in own).strip()
+        rest, own = _split(body.split(","), ledger, name)
         if not own:
             lines.append(line)
-        elif rest:
-            lines.append(rest + line[len(body) :])
+        elif rest.strip():
+            lines.append(rest.strip() + line[len(body) :])
         keywords += [part.strip() for part in own]
     return lines, keywords
+
+
+def _split(parts: list[str], ledger: Ledger, name: str) -> tuple[str, list[str]]:
+    """What lies between the commas of a line: the line without captune's keywords, and those."""
+    own = [bool(part.strip()) and ledger.has(keywords_in(name), part) for part in parts]
+    start, end = 0, len(parts)
+    while start < end and own[end - 1] and not ledger.has(name, ",".join(parts[start:end])):
+        end -= 1
+    while start < end and own[start] and not ledger.has(name, ",".join(parts[start:end])):
+        start += 1
+    if start < end and ledger.has(name, ",".join(parts[start:end])):
+        own[start:end] = [False] * (end - start)
+    pairs = list(zip(parts, own, strict=True))
+    return ",".join(part for part, is_own in pairs if not is_own), [part for part, is_own in pairs if is_own]
+
+
+def with_keywords(text: str, keywords: Sequence[str]) -> str:
+    """Captions with the keywords of `captune tag` where it puts them: behind the only line, or on one of their own."""
+    if not keywords:
+        return text
+    new = ", ".join(keywords)
+    return f"{text.rstrip()}, {new}\n" if len(text.splitlines()) == 1 else f"{text}{new}\n"
 
 
 def keywords_in(name: str) -> str:

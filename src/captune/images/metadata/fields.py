@@ -12,7 +12,7 @@ from PIL import Image
 
 from captune.core.errors import CaptuneError, did_you_mean, question
 from captune.core.files import open_regular
-from captune.core.files.existing import LEDGER, Ledger
+from captune.core.files.existing import LEDGER, Ledger, split_keywords
 from captune.core.sidecars import SUFFIXES, captions_in
 from captune.core.stores.files import is_remote
 from captune.core.text import decoded
@@ -221,9 +221,9 @@ def _text_beside(path: Path) -> str:
     if captions:
         with suppress(CaptuneError):
             ledger = Ledger(path.parent / LEDGER)
-            captions = (
-                [] if ledger.has(path.name, text) else [one for one in captions if not ledger.has(path.name, one)]
-            )
+            text = "".join(split_keywords(text, ledger, path.name)[0])
+            known = ledger.has(path.name, text)
+            captions = [] if known else [one for one in captions_in(text) if not ledger.has(path.name, one)]
     return " ".join(" ".join(captions).split())
 
 
