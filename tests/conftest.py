@@ -7,7 +7,8 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,25 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of this run of the tests share; what is made there is made under a lock."""
     ours = tmp_path_factory.getbasetemp()
     return ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+
+
+@pytest.fixture
+def no_children() -> Callable[[], bool]:
+    """Whether all processes end soon that a test began; of others, such as `warm`, this worker may be the parent."""
+    import psutil
+
+    here = psutil.Process()
+    before = set(here.children())
+
+    def check() -> bool:
+        deadline = time.monotonic() + 10
+        while left := set(here.children()) - before:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return not left
+
+    return check
 
 
 @pytest.fixture(scope="session")

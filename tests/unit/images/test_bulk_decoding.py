@@ -195,14 +195,7 @@ def test_a_decoder_ends_with_a_killed_parent_in_the_middle_of_a_bomb() -> None:
     assert psutil.wait_procs([child], timeout=5)[0] or child.status() == psutil.STATUS_ZOMBIE
 
 
-def no_children() -> bool:
-    deadline = time.monotonic() + 10
-    while psutil.Process().children() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not psutil.Process().children()
-
-
-def test_decoding_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
+def test_decoding_that_is_given_up_leaves_no_process(tmp_path: Path, no_children: Callable[[], bool]) -> None:
     shards = shards_of(pictures(tmp_path / "pics", 40), 10)
     with DecodeAhead(shards, PREPROCESSING, workers=2, max_pixels=10**8, ahead=4) as decoding:
         _, found = next(decoding.shards())
@@ -211,7 +204,7 @@ def test_decoding_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["shards", "worker"])
-def test_what_breaks_off_says_why(tmp_path: Path, broken: str) -> None:
+def test_what_breaks_off_says_why(tmp_path: Path, broken: str, no_children: Callable[[], bool]) -> None:
     shards: Callable[[], object] = lambda: iter(shards_of(pictures(tmp_path / "pics", 9), 3))
     if broken == "worker":
         given, more = shards(), {"worker": (sys.executable, "-c", "raise SystemExit('no such module')")}
