@@ -149,11 +149,11 @@ def _plain(value: Any) -> Any:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file, with the numbers of their lines."""
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                value = parse_json(line)
-            except ValueError as error:
+                value = parse_json(line.decode("utf-8"))
+            except ValueError as error:  # bytes that are no UTF-8 as well
                 raise CaptuneError(f"{path}, line {number}: no JSON ({error}).", _HINT) from None
             if not isinstance(value, dict):
                 raise CaptuneError(f"{path}, line {number}: no row of a library.", _HINT)

@@ -46,9 +46,8 @@ class DualEncoder(Matcher):
         # Only a `VisionTextDualEncoderModel` uses BERT's pooler, which the weights of others may lack.
         pools = model.config.model_type == "vision-text-dual-encoder"
         check_whole(name, [each for each in report["missing_keys"] if pools or ".pooler." not in each])
-        if (
-            model.config.model_type == "aimv2"
-        ):  # transformers 5.23: its texts are causal with sdpa only where one is padded
+        if model.config.model_type == "aimv2":
+            # transformers 5.23: its texts are causal with sdpa only where one is padded.
             model.set_attn_implementation("eager")
         tokenizer = load_tokenizer(name, **hub)
         tokenizer.padding_side = tokenizer.truncation_side = "right"
@@ -128,10 +127,8 @@ class DualEncoder(Matcher):
 
 def _pooled(features: Any, model: Any) -> Tensor:
     vectors = getattr(features, "pooler_output", features)
-    if (
-        isinstance(vectors, Tensor) and model.config.model_type == "flava"
-    ):  # of every token; its loss compares the first
-        vectors = vectors[:, 0]
+    if isinstance(vectors, Tensor) and model.config.model_type == "flava":
+        vectors = vectors[:, 0]  # there is one of every token; its loss compares the first
     if not isinstance(vectors, Tensor) or vectors.dim() != 2:
         raise CaptuneError(f"{type(model).__name__} gives no vector of a whole image or text.", ADVICE)
     return vectors

@@ -141,6 +141,16 @@ def test_a_cut_export_is_not_imported(library: captune.Library, tmp_path: Path) 
     assert new.import_from(out) == library.status().images
 
 
+def test_a_damaged_letter_is_not_imported(library: captune.Library, tmp_path: Path) -> None:
+    out = tmp_path / "library.jsonl"
+    library.export(out)
+    out.write_bytes(out.read_bytes().replace(b"a draft", b"a dr\xe4ft"))
+    new = captune.Library(library.folder, tmp_path / "new", create=True)
+    with pytest.raises(CaptuneError, match=r"line [0-9]+: no JSON"):
+        new.import_from(out)
+    assert new.status().images == 0
+
+
 def test_what_is_no_export_begins_no_library(library: captune.Library, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("image,caption\n")
     arguments = ["import", str(library.folder), str(tmp_path / "x.csv"), "--library", str(tmp_path / "new")]

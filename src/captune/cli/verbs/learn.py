@@ -61,7 +61,7 @@ def _sentence(found: Any) -> str:
         state = "worse" if found.verdict == "better" else "better"
         names = listed(spec_of(name).label for name in found.otherwise)
         text += f" By {names} it is {state}: read some of its captions before you decide."
-    few = f" {counted(found.images, 'held-out image')} say little: correct more, and learn again."
+    few = f" With {counted(found.images, 'image')} held out this says little: correct more, and learn again."
     return text if found.enough else text + few
 
 
